@@ -1,0 +1,45 @@
+"""Where the program starts: one place turns every error into one line and an exit code, and Ctrl-C into 130."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED = 130  # the exit code shells use for Ctrl-C
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 done; 1 the input or the environment is at fault; 2 wrong usage; 3 done, but some inputs were skipped;
+    130 interrupted. Set HEADSTART_TRACEBACK=1 to see where an internal error came from.
+    """
+    signal.signal(signal.SIGINT, _leave_at_once)  # until the imports are done there is nothing to tidy up
+    try:
+        from headstart.cli import run
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the way out
+        sys.stderr.write("\nInterrupted. What was finished is kept: the same command goes on from there.\n")
+        return INTERRUPTED
+
+
+def _leave_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+def start() -> None:
+    """Console script: run and leave without waiting for idle threads of native libraries."""
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # the reader of the pipe has left: nobody wants the rest
+        os._exit(code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    start()

@@ -1,0 +1,307 @@
+"""The commands: each one parses, makes one call and prints. Errors become one line and an exit code in `run`."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headstart import __version__
+from headstart.errors import HeadstartError
+
+DONE, FAULT, USAGE, SOME_SKIPPED = 0, 1, 2, 3
+
+DATA = click.argument("data")
+FOLLOW = click.option("--follow-links", is_flag=True, help="Also read what symbolic links inside DATA point to.")
+RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+class Global:
+    """The options every command takes: before the command or after it."""
+
+    def __init__(self, **values: Any) -> None:
+        self.json: bool = values.get("as_json", False)
+        self.quiet: bool = values.get("quiet", False)
+        self.seed: int | None = values.get("seed")
+        self.threads: int | None = values.get("threads")
+
+    def over(self, outer: "Global") -> "Global":
+        """Fill what was not given after the command with what was given before it."""
+        self.json |= outer.json
+        self.quiet |= outer.quiet
+        self.seed = outer.seed if self.seed is None else self.seed
+        self.threads = outer.threads if self.threads is None else self.threads
+        return self
+
+    def say(self, text: str) -> None:
+        """Print a message for the person to stderr, unless quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def show(self, document: Any, text: str) -> None:
+        """Print the result to stdout: one JSON document, or the text for a person."""
+        click.echo(json.dumps(document, allow_nan=False) if self.json else text)
+
+
+def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json, --quiet, --seed and --threads, handed to the command as one `Global`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
+    @click.option("--quiet", is_flag=True, help="No progress and no messages on stderr.")
+    @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of everything that draws. Default 0.")
+    @click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads. Default: all.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, **values: Any) -> Any:
+        own = Global(**{name: values.pop(name) for name in ("as_json", "quiet", "seed", "threads")})
+        outer = click.get_current_context().find_object(Global)
+        return command(own.over(outer) if outer else own, *args, **values)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="headstart")
+@click.option("--json", "as_json", is_flag=True, hidden=True)
+@click.option("--quiet", is_flag=True, hidden=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), hidden=True)
+@click.option("--threads", type=click.IntRange(1, 1024), hidden=True)
+@click.pass_context
+def cli(context: click.Context, /, **values: Any) -> None:
+    """From a folder of labelled photos to an image classifier you can trust, understand and ship.
+
+    Start with: headstart train photos/ (one sub-folder per class).
+    """
+    context.obj = Global(**values)
+
+
+@cli.command()
+@DATA
+@FOLLOW
+@global_options
+def scan(given: Global, data: str, follow_links: bool) -> int:
+    """Look at the photos before training: counts, unreadable files, duplicates, leaks, imbalance.
+
+    Example: headstart scan photos/
+    """
+    from headstart.job import scan as scan_photos
+    from headstart.quality import format_report
+
+    report = scan_photos(data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet)
+    document = report.to_json()
+    given.show(document, format_report(report))
+    return SOME_SKIPPED if document["skipped"] else DONE
+
+
+@cli.command()
+@DATA
+@click.option("--out", type=click.Path(path_type=Path), help="The run directory to make. Default: runs/<data>-<n>.")
+@click.option("--overwrite", is_flag=True, help="Replace the run at --out.")
+@click.option("--strategy", help="auto: choose by measurement; head: frozen backbone, new last layer. Default auto.")
+@click.option("--backbone", help="efficientnet-lite0 (default), efficientnet-lite1 or efficientnet-lite2.")
+@click.option("--weights", type=click.Path(), help="Your own weights file for the backbone (.safetensors or .pth).")
+@click.option("--cut", help="Where the backbone is sliced off, for example stage5. Default: pooled, its end.")
+@click.option("--head", help="auto (default), ridge, logistic, mlp, knn or centroid.")
+@click.option("--class-weights", help="none (default), or balanced: rare classes count as much as frequent ones.")
+@click.option("--test-fraction", type=float, help="Share of photos held out where DATA has no test split. Default 0.2.")
+@click.option("--folds", type=int, help="Parts of the training photos for held-out predictions. Default 5.")
+@click.option("--engine", help="auto (default), openvino or torch.")
+@FOLLOW
+@global_options
+def train(given: Global, data: str, out: Path | None, overwrite: bool, follow_links: bool, **settings: Any) -> int:
+    """Train a classifier, test it on photos it never saw, and write a run directory with a report.
+
+    Example: headstart train photos/ --out runs/first
+    """
+    from headstart.config import TrainConfig
+    from headstart.console import training_text
+    from headstart.job import train as train_photos
+
+    settings |= {"seed": given.seed, "threads": given.threads}
+    config = TrainConfig.from_dict({name: value for name, value in settings.items() if value is not None})
+    run = train_photos(
+        data, out, config=config, overwrite=overwrite, follow_links=follow_links, quiet=given.quiet, say=given.say
+    )
+    given.show(run.metrics, training_text(run.metrics))
+    return SOME_SKIPPED if run.metrics["data"]["skipped"] else DONE
+
+
+@cli.command()
+@RUN
+@DATA
+@FOLLOW
+@global_options
+def evaluate(given: Global, run: Path, data: str, follow_links: bool) -> int:
+    """Measure a trained classifier on other labelled photos.
+
+    Example: headstart evaluate runs/photos-1 other_photos/
+    """
+    from headstart.console import evaluation_text
+    from headstart.job import evaluate as evaluate_run
+
+    document = evaluate_run(run, data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet)
+    given.show(document, evaluation_text(document))
+    return SOME_SKIPPED if document["skipped"] else DONE
+
+
+@cli.command()
+@RUN
+@click.argument("images", nargs=-1, required=True)
+@click.option("--topk", type=click.IntRange(1), default=1, show_default=True, help="How many classes to name a photo.")
+@click.option(
+    "--format", "layout", type=click.Choice(["table", "csv", "jsonl"]), help="Default table; --json means jsonl."
+)
+@global_options
+def predict(given: Global, run: Path, images: tuple[str, ...], topk: int, layout: str | None) -> int:
+    """Name the class of photos: files, or folders of them.
+
+    Example: headstart predict runs/photos-1 new.jpg inbox/ --format csv
+    """
+    from headstart.predict import predict_paths, write_predictions
+    from headstart.runs import load_run
+
+    layout = layout or ("jsonl" if given.json else "table")
+    rows = predict_paths(load_run(run), images, threads=given.threads or 0)
+    failed = write_predictions(rows, layout, sys.stdout, topk=topk)
+    return SOME_SKIPPED if failed else DONE
+
+
+@cli.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@global_options
+def compare(given: Global, first: Path, second: Path) -> int:
+    """Compare two runs on the test photos they share: which flipped, and whether that is more than chance.
+
+    Example: headstart compare runs/photos-1 runs/photos-2
+    """
+    from headstart.compare import compare as compare_runs
+    from headstart.runs import load_run
+
+    result = compare_runs(load_run(first), load_run(second))
+    given.show(result.to_json(), result.to_text())
+    return DONE
+
+
+@cli.command()
+@RUN
+@global_options
+def report(given: Global, run: Path) -> int:
+    """Print a run's result again, and where its report is.
+
+    Example: headstart report runs/photos-1
+    """
+    from headstart.console import training_text
+    from headstart.runs import load_run
+
+    loaded = load_run(run)
+    given.show(loaded.metrics, training_text(loaded.metrics))
+    return DONE
+
+
+@cli.group()
+def cache() -> None:
+    """The store of computed features: how big it is, whether it is sound, and making it smaller."""
+
+
+@cache.command()
+@global_options
+def info(given: Global) -> int:
+    """Say where the store is and what it holds.
+
+    Example: headstart cache info
+    """
+    from headstart.store import Store
+
+    with Store() as store:
+        result = store.info()
+    given.show(result.to_json(), result.to_text())
+    return DONE
+
+
+@cache.command()
+@global_options
+def verify(given: Global) -> int:
+    """Check every entry against its checksum and drop the damaged ones; they are computed again when needed.
+
+    Example: headstart cache verify
+    """
+    from headstart.store import Store
+
+    with Store() as store:
+        result = store.verify()
+    given.show(result.to_json(), result.to_text())
+    return DONE
+
+
+@cache.command()
+@click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Remove entries not used for DAYS.")
+@click.option("--max-size", type=click.FloatRange(0), metavar="MB", help="Remove the longest unused beyond MB.")
+@global_options
+def prune(given: Global, older_than: float | None, max_size: float | None) -> int:
+    """Make the store smaller.
+
+    Example: headstart cache prune --older-than 30
+    """
+    from headstart.store import Store
+
+    if older_than is None and max_size is None:
+        raise click.UsageError("say what to remove: --older-than DAYS or --max-size MB")
+    with Store() as store:
+        result = store.prune(older_than_days=older_than, max_bytes=None if max_size is None else int(max_size * 1e6))
+    given.show(result.to_json(), result.to_text())
+    return DONE
+
+
+@cli.command()
+@global_options
+def doctor(given: Global) -> int:
+    """Say what this machine has, what is missing and what to do about it.
+
+    Example: headstart doctor
+    """
+    from headstart.doctor import examine
+
+    result = examine(threads=given.threads or 0)
+    given.show(result.to_json(), result.to_text())
+    return DONE if result.sound else FAULT
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code; every error becomes one line on stderr here and nowhere else."""
+    try:
+        code = cli.main(args=arguments, prog_name="headstart", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    except HeadstartError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        return _fail("out of memory; use fewer threads (--threads 1), close other programs or split the data", FAULT)
+    except Exception as error:
+        if os.environ.get("HEADSTART_TRACEBACK"):
+            raise
+        return _fail(_explain(error), FAULT)
+
+
+def _explain(error: Exception) -> str:
+    from headstart.files import shown
+
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {shown(str(error.filename))}" if error.filename else ""
+        return f"{error.strerror}{place}"
+    text = shown(" ".join(str(error).split()))[:300]
+    return f"internal error, {type(error).__name__}: {text}; set HEADSTART_TRACEBACK=1 to see where, and report it"
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(f"Error: {text}", err=True)
+    return code

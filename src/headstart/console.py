@@ -1,0 +1,67 @@
+"""Results as text for a terminal: short, aligned, the most important thing first."""
+
+from typing import Any
+
+from headstart.files import shown
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage.
+
+    >>> percent(0.9477)
+    '94.8 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def accuracy_line(what: str, judged: dict[str, Any], count: int) -> str:
+    """One sentence: the accuracy, how sure it is, and on how many photos."""
+    low, high = judged["accuracy_ci95"]
+    return f"{what} {percent(judged['accuracy'])} on {count:,} photos (95 % interval {percent(low)} to {percent(high)})"
+
+
+def class_table(judged: dict[str, Any]) -> list[str]:
+    """The classes, worst F1 first: precision, recall, F1 and how many photos."""
+    rows = sorted(judged["per_class"].items(), key=lambda item: (item[1]["f1"] or 0.0, item[0]))
+    width = max(12, *(len(shown(name)) for name, _ in rows))
+    lines = [f"  {'class':<{width}}  precision  recall      F1  photos"]
+    for name, row in rows[:12]:
+        cells = [f"{percent(row[key]) if row[key] is not None else '-':>7}" for key in ("precision", "recall", "f1")]
+        lines.append(f"  {shown(name):<{width}}  {cells[0]:>9} {cells[1]} {cells[2]}  {row['support']:>6,}")
+    if len(rows) > 12:
+        lines.append(f"  ... and {len(rows) - 12} more classes, in the report")
+    return lines
+
+
+def training_text(metrics: dict[str, Any]) -> str:
+    """Say what a run achieved, what is wrong and what to do next."""
+    data, plan, timings = metrics["data"], metrics["plan"], metrics["timings"]
+    lines = [
+        accuracy_line("Test accuracy", metrics["test"], data["test"]),
+        accuracy_line("Held-out     ", metrics["validation"], data["validation"] or data["train"]),
+        f"Trained on {data['train']:,} photos, {len(metrics['classes'])} classes: {plan['backbone']}, "
+        f"cut {plan['cut']}, head {plan['head']}",
+        f"Took {timings['total']:.1f} s; features of {metrics['features']['computed']:,} photos computed, "
+        f"{metrics['features']['reused']:,} reused",
+        "",
+        *class_table(metrics["test"]),
+    ]
+    if data["skipped"]:
+        lines += ["", f"Skipped {len(data['skipped'])} files:"]
+        lines += [f"  {shown(item['path'])}: {item['reason']}" for item in data["skipped"][:8]]
+        if len(data["skipped"]) > 8:
+            lines.append(f"  ... and {len(data['skipped']) - 8} more, in metrics.json")
+    if metrics["diagnosis"]:
+        lines += ["", "What to do next:"]
+        lines += [f"  - {item['finding']} {item['remedy']}" for item in metrics["diagnosis"][:4]]
+    lines += ["", f"Report: {metrics['run']}/report.html"]
+    return "\n".join(lines)
+
+
+def evaluation_text(document: dict[str, Any]) -> str:
+    """Say how a classifier does on other photos."""
+    lines = [accuracy_line("Accuracy", document, document["n"]), "", *class_table(document)]
+    if document["skipped"]:
+        lines += ["", f"Skipped {len(document['skipped'])} files:"]
+        lines += [f"  {shown(item['path'])}: {item['reason']}" for item in document["skipped"][:8]]
+    return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""From a torch net to the graph the fast engine runs: once for each net; torch is needed here and not afterwards."""
+
+import copy
+import importlib
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from headstart.errors import BackboneError, ShapeError
+from headstart.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+#: part of every cache key: raise it when the graph made of the same net could give other values
+CONVERSION_VERSION = "1"
+GRAPH_FILES = ("model.xml", "model.bin")
+PHOTO = "photo"  # name of the graph's one input
+TOLERANCE = 1e-3  # largest deviation from torch, as a share of the largest value of that output
+
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Make `import module` fail inside the block."""
+    missing = object()
+    kept: Any = sys.modules.get(module, missing)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if kept is not missing:
+            sys.modules[module] = kept
+
+
+def load_openvino() -> ModuleType:
+    """Import OpenVINO with its usage reports off.
+
+    Importing it plainly sends a message to its makers and writes an identity into the home folder, unless the user has
+    opted out. Where the package `openvino_telemetry` is absent, it uses a stand-in of its own that does nothing; so it
+    is hidden while OpenVINO is imported. Nothing changes on the disk, nor for other programs. Where somebody
+    else has imported OpenVINO before, in the same process, that choice was theirs; `convert` still reports nothing.
+
+    Raises:
+        BackboneError: OpenVINO is not installed or does not start here.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    try:
+        with _absent("openvino_telemetry"):
+            return importlib.import_module("openvino")
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise BackboneError(f"the engine OpenVINO cannot be loaded ({reason}); run: pip install openvino") from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: for one photo more gain little, and on a busy machine they wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Swap the reporter of an OpenVINO that somebody else imported for OpenVINO's own silent one."""
+    stub = importlib.import_module("openvino.tools.ovc.telemetry_stub")
+    loaded = [module for name, module in list(sys.modules.items()) if name.startswith("openvino.tools.ovc")]
+    kept = [(module, vars(module)["tm"]) for module in loaded if "tm" in vars(module)]
+    try:
+        for module, _ in kept:
+            vars(module)["tm"] = stub
+        yield
+    finally:
+        for module, reporter in kept:
+            vars(module)["tm"] = reporter
+
+
+def openvino_version() -> str:
+    """The installed version of OpenVINO, read without importing it; "none" where it is absent."""
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def named_outputs(net: "torch.nn.Module", x: "torch.Tensor", cuts: Sequence[str]) -> "dict[str, torch.Tensor]":
+    """What a net computes at the named places, in the form the engines hand out.
+
+    Args:
+        net: with a method `stages(x)` giving a dict, or any other: then a cut is the name of a sub-module.
+        x: normalised pixels (batch, channels, height, width).
+        cuts: the names.
+
+    Returns:
+        For a cut that is a map (batch, channels, height, width): its global average under the cut's name, and the map
+        as `<cut>_map`. For a vector (batch, features): itself. Then "logits" where the net gives (batch, classes).
+
+    Raises:
+        ShapeError: a cut is neither, or the net has no such place.
+    """
+    found = _stages(net, x, cuts)
+    outputs = {}
+    for cut in cuts:
+        if cut not in found:
+            raise ShapeError(f"{type(net).__name__} has no cut {cut!r}; choose from: {', '.join(found)}")
+        if found[cut].ndim == 4:
+            outputs[cut] = found[cut].mean((2, 3))
+            outputs[f"{cut}_map"] = found[cut]
+        elif found[cut].ndim == 2:
+            outputs[cut] = found[cut]
+        else:
+            expected = "expected (batch, channels, height, width) or (batch, features)"
+            raise ShapeError(f"cut {cut!r} has {found[cut].ndim} axes; {expected}")
+    if found["logits"].ndim == 2:
+        outputs["logits"] = found["logits"]
+    return outputs
+
+
+def _stages(net: Any, x: "torch.Tensor", cuts: Sequence[str]) -> "dict[str, torch.Tensor]":
+    if hasattr(net, "stages"):
+        return dict(net.stages(x))
+    found: dict[str, torch.Tensor] = {}
+    modules = dict(net.named_modules())
+    hooks = [
+        modules[cut].register_forward_hook(lambda _module, _inputs, output, cut=cut: found.__setitem__(cut, output))
+        for cut in cuts
+        if cut in modules
+    ]
+    try:
+        found["logits"] = net(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _with_normalisation(net: Any, preprocessing: Preprocessing, cuts: Sequence[str]) -> Any:
+    """A module: uint8 photos (1, size, size, 3) in, all named outputs out; `names` is filled by the first call."""
+    import torch
+
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+
+    class Exported(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+            self.names: list[str] = []
+
+        def forward(self, photo: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            outputs = named_outputs(self.net, (photo.permute(0, 3, 1, 2).float() - mean) / std, cuts)
+            self.names = list(outputs)
+            return tuple(outputs.values())
+
+    return Exported()
+
+
+def convert(
+    net: "torch.nn.Module", preprocessing: Preprocessing, cuts: Sequence[str], into: Path
+) -> dict[str, tuple[int, ...]]:
+    """Write the graph of a net for the fast engine: `model.xml` and `model.bin`, float32.
+
+    The graph takes one photo as it is decoded, uint8 (1, size, size, 3), normalises it, and has every output of
+    `named_outputs` under its name. It is compared with torch on one picture before it is accepted.
+
+    Args:
+        net: any net of photos; it is left as it was (modes, hooks, devices).
+        preprocessing: its size and constants go into the graph.
+        cuts: where features can be taken.
+        into: an existing folder.
+
+    Returns:
+        Output name -> its shape for one photo, without the batch axis.
+
+    Raises:
+        BackboneError: the graph cannot be made, or its values differ from torch's.
+        ShapeError: a cut does not exist or is neither a map nor a vector.
+    """
+    ov = load_openvino()
+    import torch
+
+    size = preprocessing.size
+    exported = _with_normalisation(copy.deepcopy(net).cpu().float(), preprocessing, cuts).eval()
+    picture = torch.from_numpy(_test_picture(size))[None]
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), _unreported(), _one_thread():
+        # the padding depends on the size of the input, which the trace fixes: here that is what is wanted
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.simplefilter("ignore", DeprecationWarning)
+        expected = [value.numpy() for value in exported(picture)]
+        try:
+            traced = torch.jit.trace(exported, picture, check_trace=False)  # type: ignore[no-untyped-call]
+            graph = ov.convert_model(traced)
+            graph.reshape([1, size, size, 3])
+        except Exception as error:  # a foreign library refuses with any kind
+            reason = " ".join(str(error).split())[:300]
+            raise BackboneError(f"{type(net).__name__} cannot be converted for the fast engine: {reason}") from error
+    graph.inputs[0].get_tensor().set_names({PHOTO})
+    for output, name in zip(graph.outputs, exported.names, strict=True):
+        output.get_tensor().set_names({name})
+    _compare_with_torch(graph, picture.numpy(), dict(zip(exported.names, expected, strict=True)))
+    ov.save_model(graph, into / GRAPH_FILES[0], compress_to_fp16=False)
+    return {name: value.shape[1:] for name, value in zip(exported.names, expected, strict=True)}
+
+
+def _test_picture(size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture with edges, gradients and noise in every colour: blurred noise of three scales."""
+    draw = np.random.default_rng(0)
+    total = np.zeros((size, size, 3))
+    for cells in (3, 15, size):
+        coarse = draw.uniform(0, 85, (cells, cells, 3))
+        index = np.arange(size) * cells // size
+        total += coarse[index][:, index]
+    return total.astype(np.uint8)
+
+
+def _compare_with_torch(graph: Any, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
+    compiled = load_openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = compiled({PHOTO: picture})
+    for name, wanted in expected.items():
+        worst = float(np.abs(results[name] - wanted).max())
+        if not worst <= TOLERANCE * max(float(np.abs(wanted).max()), 1e-6):
+            raise BackboneError(
+                f"the converted net differs from torch by {worst:.3g} at {name!r}, where values reach "
+                f"{float(np.abs(wanted).max()):.3g}; use the engine 'torch' for this net"
+            )

@@ -1,0 +1,167 @@
+"""The numbers and sentences of the report, worked out before any HTML is written."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]  # {"path", "label", "predicted", "probability", "probabilities"}: a row of predictions.csv
+
+BINS = 10  # of the calibration chart, each 0.1 wide
+THRESHOLDS = (0.0, 0.8, 0.9, 0.95, 0.99)  # of "answer only when at least so sure"
+SHADES = 8  # steps of the shading of the confusion matrix
+MATRIX_CLASSES = 30  # a larger matrix is drawn as a picture, with its worst pairs as a table
+PAIRS = 8  # most confused pairs that are listed
+MISTAKES = 24  # thumbnails
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """How good, how sure, and what a guess would score.
+
+    Args:
+        metrics: the document of CONTRACT; `test` needs accuracy, accuracy_ci95 and per_class with supports.
+
+    Returns:
+        accuracy, low, high, baseline (shares); photos, right, wrong (counts); common (the most frequent class);
+        better (a guess is outside the interval).
+    """
+    test = metrics["test"]
+    supports = {name: int(row["support"]) for name, row in test["per_class"].items()}
+    photos = sum(supports.values())
+    common = max(supports, key=lambda name: supports[name])
+    right = round(test["accuracy"] * photos)
+    baseline = supports[common] / max(photos, 1)
+    low, high = test["accuracy_ci95"]
+    return {
+        "accuracy": test["accuracy"],
+        "low": low,
+        "high": high,
+        "photos": photos,
+        "right": right,
+        "wrong": photos - right,
+        "baseline": baseline,
+        "common": common,
+        "better": low > baseline,
+        "one_photo": 1 / max(photos, 1),
+    }
+
+
+def matrix(test: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The confusion matrix row by row: true class, its photos, and a shaded cell for each predicted class.
+
+    Returns:
+        One dict a class: name, total, cells; a cell has count, share (of the row), right (on the diagonal), and
+        shade: 0 for none, else 1..SHADES: by the share of the row on the diagonal, by its square root off it, where
+        shares are small.
+    """
+    rows = []
+    for index, (name, counts) in enumerate(zip(classes, test["confusion"], strict=True)):
+        total = sum(counts)
+        cells = [
+            {
+                "count": count,
+                "share": count / total if total else 0.0,
+                "right": column == index,
+                "shade": _shade(count / total, column == index) if count else 0,
+            }
+            for column, count in enumerate(counts)
+        ]
+        rows.append({"name": name, "total": total, "cells": cells})
+    return rows
+
+
+def _shade(share: float, right: bool) -> int:
+    return math.ceil(SHADES * (share if right else share**0.5))
+
+
+def confused_pairs(test: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs taken for each other most often, at most `PAIRS`: label, predicted, count, total of the label."""
+    found = [
+        (count, row, column)
+        for row, counts in enumerate(test["confusion"])
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    found.sort(key=lambda item: (-item[0], item[1], item[2]))
+    return [
+        {"label": classes[row], "predicted": classes[column], "count": count, "total": sum(test["confusion"][row])}
+        for count, row, column in found[:PAIRS]
+    ]
+
+
+def class_rows(test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The classes, the least often recognised first; a class without a measure comes last."""
+    rows = [{"name": name, **row} for name, row in test["per_class"].items()]
+    return sorted(rows, key=lambda row: (row["recall"] is None, row["recall"] or 0.0, row["name"]))
+
+
+def calibration(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the classifier says against how often it is right.
+
+    Returns:
+        points: for each tenth that holds answers, the mean probability said, the share right and the count;
+        said: mean probability over all; right: share right over all.
+    """
+    sums = [[0.0, 0, 0] for _ in range(BINS)]  # said, right, count
+    for row in rows:
+        place = sums[min(int(row["probability"] * BINS), BINS - 1)]
+        place[0] += row["probability"]
+        place[1] += row["label"] == row["predicted"]
+        place[2] += 1
+    count = max(len(rows), 1)
+    return {
+        "points": [{"said": said / n, "right": right / n, "count": n} for said, right, n in sums if n],
+        "said": sum(said for said, _, _ in sums) / count,
+        "right": sum(right for _, right, _ in sums) / count,
+    }
+
+
+def calibration_words(said: float, low: float, high: float) -> str:
+    """One sentence on whether a probability can be taken at its word.
+
+    Args:
+        said: mean probability of the answers, 0..1.
+        low, high: 95% interval of the accuracy, 0..1.
+    """
+    if low <= said <= high:
+        return "Its probabilities can be taken at their word: on average they agree with how often it is right."
+    if said > high:
+        return "It is surer than it should be: read its probabilities as a ranking, not as odds."
+    return "It is less sure than it could be: it is right more often than its probabilities say."
+
+
+def coverage(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What happens if it answers only when it is sure enough, the rest going to a person.
+
+    Returns:
+        For each of `THRESHOLDS`: threshold, answered (count), share (answered of all), right (share of the answered;
+        None if none), wrong (count).
+    """
+    table = []
+    for threshold in THRESHOLDS:
+        kept = [row["label"] == row["predicted"] for row in rows if row["probability"] >= threshold]
+        table.append(
+            {
+                "threshold": threshold,
+                "answered": len(kept),
+                "share": len(kept) / max(len(rows), 1),
+                "right": sum(kept) / len(kept) if kept else None,
+                "wrong": len(kept) - sum(kept),
+            }
+        )
+    return table
+
+
+def worst_mistakes(rows: Sequence[Row]) -> list[Row]:
+    """The wrong answers it was surest of, at most `MISTAKES`, the surest first."""
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    return sorted(wrong, key=lambda row: (-row["probability"], row["path"]))[:MISTAKES]
+
+
+def steps_of_time(timings: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The steps of the run, the longest first: name, seconds, share of the longest, nothing shorter than 1 ms."""
+    steps = [(name, seconds) for name, seconds in timings.items() if name != "total" and seconds >= 0.001]
+    longest = max((seconds for _, seconds in steps), default=1.0)
+    return [
+        {"name": name, "seconds": seconds, "share": seconds / longest}
+        for name, seconds in sorted(steps, key=lambda item: -item[1])
+    ]

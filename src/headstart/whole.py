@@ -1,0 +1,58 @@
+"""The head put back on the backbone: one torch net with the same outputs, for gradients, export and other programs."""
+
+from typing import TYPE_CHECKING
+
+from headstart.backbones import Backbone
+from headstart.conversion import named_outputs
+from headstart.errors import ShapeError
+from headstart.heads import Head, head_layers
+
+if TYPE_CHECKING:
+    import torch
+
+
+def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) -> "torch.nn.Module":
+    """Build one net from a backbone and a head.
+
+    Args:
+        backbone: the net, with its preprocessing.
+        cut: where the head takes its features.
+        head: fitted to features of that cut.
+        temperature: the outputs are softmax(logits / temperature); None: the logits themselves.
+
+    Returns:
+        A `WholeNet` in eval mode.
+
+    Raises:
+        UsageError: this kind of head has no form as layers.
+    """
+    import torch
+
+    class WholeNet(torch.nn.Module):
+        """uint8 photos (batch, size, size, 3) or normalised ones (batch, 3, size, size) in, (batch, classes) out."""
+
+        mean: torch.Tensor
+        std: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = backbone.net()
+            self.head = head_layers(head)
+            preprocessing = backbone.preprocessing
+            self.size = preprocessing.size
+            self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, -1, 1, 1))
+            self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, -1, 1, 1))
+
+        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+            raw = photos.dtype == torch.uint8
+            expected = (self.size, self.size, 3) if raw else (3, self.size, self.size)
+            if photos.ndim != 4 or tuple(photos.shape[1:]) != expected:
+                raise ShapeError(
+                    f"the net takes uint8 (batch, {self.size}, {self.size}, 3) or normalised float32 "
+                    f"(batch, 3, {self.size}, {self.size}); received {photos.dtype} {tuple(photos.shape)}"
+                )
+            x = (photos.permute(0, 3, 1, 2).float() - self.mean) / self.std if raw else photos
+            logits: torch.Tensor = self.head(named_outputs(self.backbone, x, (cut,))[cut])
+            return logits if temperature is None else torch.softmax(logits / temperature, dim=1)
+
+    return WholeNet().eval()

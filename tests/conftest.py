@@ -1,0 +1,87 @@
+"""Fixtures shared by every test: where the real data is, a cache of its own for each test, and the `--full` switch."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the release-size version of the long tests as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    skip = pytest.mark.skip(reason="release-size test: run with --full")
+    for item in items:
+        if "full" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; the tests that need it are skipped, with the reason, where it is absent."""
+    folder = Path(os.environ.get("HEADSTART_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(
+            f"real data not found at {folder}; set HEADSTART_DATA to the folder that holds ants_bees, odd_images, ..."
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test gets an empty cache folder, so that none sees what another computed."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("HEADSTART_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def converted_backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which efficientnet-lite0 is converted, made once a test session."""
+    from headstart.backbones import open_backbone
+    from headstart.engines import open_engine
+
+    cache = tmp_path_factory.mktemp("converted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(cache))
+        open_engine(open_backbone("efficientnet-lite0")).close()
+    return cache
+
+
+@pytest.fixture
+def ready_cache(own_cache: Path, converted_backbones: Path) -> Path:
+    """A cache of the test's own, with the converted backbone in it and no features."""
+    shutil.copytree(converted_backbones, own_cache, dirs_exist_ok=True, copy_function=os.link)
+    for path in own_cache.glob("features.sqlite3*"):
+        path.unlink()
+    return own_cache
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """A folder of 2 x 24 easy photos: bright disks against bright bars, each with its own noise and place."""
+    return make_photo_folder(tmp_path / "shapes", per_class=24)
+
+
+def make_photo_folder(root: Path, per_class: int, seed: int = 0) -> Path:
+    """Write class folders `bars` and `disks` of PNG drawings, 96 x 96, no two alike."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:96, :96]
+    for label in ("bars", "disks"):
+        (root / label).mkdir(parents=True)
+        for number in range(per_class):
+            x, y, size = random.integers(30, 66), random.integers(30, 66), random.integers(8, 24)
+            disk = (rows - y) ** 2 + (columns - x) ** 2 < size**2
+            bars = ((rows + x) // 6 % 2 == 0) & (abs(columns - y) < 2 * size)
+            picture = random.integers(0, 90, (96, 96, 3))
+            picture[disk if label == "disks" else bars] += random.integers(90, 160, 3)
+            Image.fromarray(picture.astype(np.uint8)).save(root / label / f"{number:02d}.png")
+    return root

@@ -1,0 +1,104 @@
+"""The house keeps its shape: imports point one way, rooms stay small, and the README's table of files is true."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCE = REPOSITORY / "src" / "headstart"
+FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "joblib", "cv2"}
+LAZY = {"torch", "sklearn", "scipy", "openvino", "pyarrow"}  # seconds of import: only inside functions
+MAY_IMPORT_TORCH = ("nets/", "layers/")
+
+
+def order() -> list[str]:
+    """Return the files of the README's table, top to bottom; a folder stands for every file in it."""
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## The files", 1)[1].split("\n## ", 1)[0]
+    return [name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`([^`]+)`", row)]
+
+
+def room_of(path: Path) -> str:
+    """Return the row of the table that a source file belongs to."""
+    name = path.relative_to(SOURCE).as_posix()
+    folder = name.split("/")[0] + "/"
+    return folder if "/" in name else name
+
+
+def imports_of(path: Path, *, top_level: bool) -> set[str]:
+    """Return the full names of the modules a file imports; only those outside functions if `top_level`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    if top_level:
+        inside = {
+            id(child)
+            for node in nodes
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _type_checking(node)
+            for child in ast.walk(node)
+        }
+        nodes = [node for node in nodes if id(node) not in inside]
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def rooms_imported(path: Path) -> set[str]:
+    rooms = set()
+    for name in imports_of(path, top_level=False):
+        parts = name.split(".")
+        if parts[0] == "headstart" and len(parts) > 1:
+            if (SOURCE / f"{parts[1]}.py").exists():
+                rooms.add(f"{parts[1]}.py")
+            elif (SOURCE / parts[1]).is_dir():
+                rooms.add(f"{parts[1]}/")
+    return rooms
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # it only names public things
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_a_module_imports_only_what_is_listed_above_it(path: Path) -> None:
+    listed = order()
+    place = listed.index(room_of(path))
+    allowed = set(listed[:place]) | ({room_of(path)} if room_of(path).endswith("/") else set())
+    assert rooms_imported(path) <= allowed
+
+
+def test_the_table_of_files_names_every_room_once() -> None:
+    assert sorted(order()) == sorted({room_of(path) for path in FILES})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_no_module_outgrows_its_room(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in {"utils", "helpers", "core", "common", "misc"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_nothing_that_runs_code_from_data_or_takes_seconds_to_import_is_imported(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(path, top_level=False)}
+    assert not roots & FORBIDDEN
+    allowed = {"torch"} if room_of(path) in MAY_IMPORT_TORCH else set()
+    assert not ({name.split(".")[0] for name in imports_of(path, top_level=True)} & LAZY) - allowed
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_library_code_raises_instead_of_asserting(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+def test_the_order_test_notices_an_import_from_below(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text("def f():\n    from headstart.cli import run\n    return run\n", encoding="utf-8")
+    assert rooms_imported(planted) == {"cli.py"}
