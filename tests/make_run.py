@@ -1,6 +1,7 @@
 """A run directory of some kilobytes for the tests: a real format around a backbone that is too small to be one."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def small_rows(classes: tuple[str, ...] = CLASSES, count: int = 24, seed: int = 
 
 def small_metrics(rows: list[dict[str, Any]], classes: tuple[str, ...] = CLASSES) -> dict[str, Any]:
     """The document of a training, its measures counted one by one."""
-    counts = [[sum(r["label"] == a and r["predicted"] == b for r in rows) for b in classes] for a in classes]
+    pairs = Counter((row["label"], row["predicted"]) for row in rows)
+    counts = [[pairs[label, said] for said in classes] for label in classes]
     right = sum(counts[index][index] for index in range(len(classes)))
     per_class = {}
     for index, name in enumerate(classes):

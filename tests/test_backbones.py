@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from headstart.backbones import (
     engine_name,
     open_backbone,
 )
+from headstart.conversion import load_openvino
 from headstart.engines import open_engine
 from headstart.errors import BackboneError, OutputError, WeightsError
 from headstart.nets import NETS, build_net
@@ -297,6 +299,32 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         open_backbone("efficientnet-lite0")
 
 
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let no file grow beyond `limit` bytes."""
+    import resource  # POSIX only
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="only POSIX can limit the size of files, which here plays the full disk")
+def test_a_full_disk_gives_one_clear_line_and_leaves_nothing(own_cache: Path, tiny: dict[str, np.ndarray]) -> None:
+    load_openvino()
+    words = r"cannot write the converted net to .* set HEADSTART_CACHE"
+    with full_disk(100), pytest.raises(OutputError, match=words) as caught:
+        open_tiny(tiny)
+    assert "\n" not in str(caught.value)
+    assert not list((own_cache / "backbones").iterdir())
+    assert open_tiny(tiny).outputs["pooled"] == (8,)
+
+
 RACE = """
 import sys, time
 from pathlib import Path
@@ -380,6 +408,12 @@ def test_weights_of_another_net_are_refused_and_leave_nothing_in_the_cache(tmp_p
     with pytest.raises(WeightsError, match=r"nothing was loaded; .*unexpected stage2\.2\.depthwise\.conv\.weight"):
         open_backbone("efficientnet-lite0", weights=tmp_path / "lite1.pth")
     assert not list(own_cache.rglob("*.*"))
+
+
+def test_the_published_file_itself_may_be_given_as_the_users_weights(ready_cache: Path) -> None:
+    path = backbones._package_file("efficientnet-lite0")
+    first, again = open_backbone("efficientnet-lite0"), open_backbone("efficientnet-lite0", weights=path)
+    assert again.fingerprint("pooled", "auto") == first.fingerprint("pooled", "auto")
 
 
 def test_an_absent_weights_file_is_named(tmp_path: Path) -> None:

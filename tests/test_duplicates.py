@@ -154,7 +154,7 @@ def test_memory_does_not_grow_with_the_square_of_the_photos() -> None:
     assert peak < 8000 * 8000 * 4 / 3  # one table of all distances would be three times that
 
 
-# ---------------------------------------------------------------------------------------------------------- exact copies
+# ---------------------------------------------------------------------------------------- exact copies
 
 
 def facts_of(content: str, thumb: Thumb | None = None) -> PhotoFacts:
@@ -189,7 +189,7 @@ def test_nothing_to_compare_gives_nothing(facts: list[PhotoFacts]) -> None:
     assert result.near.shape == (0, 2)
 
 
-# -------------------------------------------------------------------------------------------------------------- clusters
+# -------------------------------------------------------------------------------------------- clusters
 
 
 def closed(count: int, links: list[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -223,7 +223,7 @@ def test_a_cluster_joins_copies_near_copies_and_groups(tmp_path: Path) -> None:
     assert clusters(dataset, facts, find_duplicates(facts)).tolist() == clusters(dataset, facts).tolist()
 
 
-# ---------------------------------------------------------------------------------------------------------- real photos
+# ----------------------------------------------------------------------------------------- real photos
 
 
 def encode(picture: Image.Image, kind: str, **settings: object) -> bytes:

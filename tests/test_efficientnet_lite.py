@@ -58,6 +58,7 @@ def test_the_parameters_are_as_many_as_published(name: str) -> None:
 def test_every_stage_has_the_size_that_rounding_up_at_each_stride_gives(name: str) -> None:
     size, _, sizes = LITE[name]
     net = build_net(name, classes=5).eval()
+    assert net.input_size == (size, size, 3)
     with torch.no_grad():
         found = net.stages(torch.zeros(1, 3, size, size))
     assert tuple(found) == (*net.cuts, "logits")

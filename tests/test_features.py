@@ -327,7 +327,7 @@ def test_damaged_entries_are_computed_again_and_said(photos: Dataset, store: Sto
         result = survey(photos, opened)
     assert (result.computed, result.reused) == (3, N - 3)
     assert np.array_equal(result.features["pooled"], expected.features["pooled"])
-    assert result.notices == ("3 damaged entries of the feature store were dropped and are computed again",)
+    assert result.notices == ("dropped 3 damaged entries of the feature store, to be computed again",)
 
 
 def test_a_store_that_cannot_be_used_costs_only_the_reuse_and_is_told_once(photos: Dataset, tmp_path: Path) -> None:

@@ -249,14 +249,20 @@ def row(said: float, right: bool) -> dict[str, Any]:
     return {"path": "x", "label": "a", "predicted": "a" if right else "b", "probability": said}
 
 
-def test_calibration_points_are_the_means_of_each_tenth() -> None:
-    rows = [row(0.91, True), row(0.99, True), row(0.95, False), row(1.0, True), row(0.55, False)]
-    result = facts.calibration(rows)
-    assert [point["count"] for point in result["points"]] == [1, 4]
-    assert result["points"][1]["said"] == pytest.approx((0.91 + 0.99 + 0.95 + 1.0) / 4)
-    assert result["points"][1]["right"] == pytest.approx(3 / 4)
-    assert (result["said"], result["right"]) == (pytest.approx(4.4 / 5), pytest.approx(3 / 5))
-    assert facts.calibration([])["points"] == []
+def test_calibration_points_are_the_means_of_groups_of_equal_size_in_the_order_of_how_sure_they_are() -> None:
+    sure = [(0.5 + number / 200, number % 3 != 0) for number in range(100)]
+    result = facts.calibration([row(said, right) for said, right in reversed(sure)])
+    assert [point["count"] for point in result["points"]] == [25, 25, 25, 25]
+    for place, point in enumerate(result["points"]):
+        group = sure[25 * place : 25 * place + 25]
+        assert point["said"] == pytest.approx(np.mean([said for said, _ in group]))
+        assert point["right"] == pytest.approx(np.mean([right for _, right in group]))
+        assert point["low"] < point["right"] < point["high"]
+    assert result["said"] == pytest.approx(np.mean([said for said, _ in sure])) and result["right"] == pytest.approx(
+        0.66
+    )
+    assert facts.calibration([])["points"] == [] and len(facts.calibration([row(0.9, True)])["points"]) == 1
+    assert len(facts.calibration([row(0.9, True)] * 5_000)["points"]) == 10
 
 
 def test_coverage_counts_only_the_answers_that_are_sure_enough() -> None:

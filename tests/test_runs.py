@@ -174,10 +174,10 @@ def test_no_file_of_a_run_tells_the_machine_the_user_or_an_absolute_path(
         work / "runs" / "x", classifier=small_classifier(), metrics=metrics, plan=plan, config=config, predictions=rows
     )
     content = b"".join(path.read_bytes() for path in (work / "runs" / "x").iterdir())
-    for private in (str(tmp_path), "home/ann", "secret-project", "Users", socket.gethostname(), tempfile.gettempdir()):
+    for private in (str(tmp_path), "home/ann", "secret-project", "Users", tempfile.gettempdir()):
         assert private.encode() not in content, private
-    if len(getpass.getuser()) > 4:
-        assert getpass.getuser().encode() not in content
+    for name in (socket.gethostname(), getpass.getuser()):
+        assert len(name) < 6 or name.encode() not in content  # a short one can stand in any text
     assert json.loads((work / "runs" / "x" / "config.json").read_bytes())["weights"] == "mine.pth"
 
 

@@ -183,7 +183,6 @@ def claimed(name: str, size: Any) -> Callable[[Path], None]:
         manifest["files"][name]["size"] = size
         (path / MANIFEST).write_bytes(runs._sealed(manifest))
 
-    make.keeps_manifest = True  # type: ignore[attr-defined]
     return make
 
 
@@ -213,7 +212,7 @@ SIZE_ATTACKS: dict[str, Callable[[Path], Any]] = {
     "a million empty lists": write("metrics.json", b'{"a":[' + b"[]," * 2_000_000 + b"[]]}"),
     "brackets 100,000 deep": write("config.json", b"[" * 100_000),
     "brackets 99,000 deep": write("metrics.json", b"[" * 99_000 + b"]" * 99_000),
-    "8 MB of short texts": write("metrics.json", b'{"a":[' + b'"ab",' * 1_600_000 + b'"a"]}'),
+    "6 MB of short texts": write("metrics.json", b'{"a":[' + b'"ab",' * 1_200_000 + b'"a"]}'),
     "a number of a million digits": write("plan.json", b'{"a":' + b"9" * 900_000 + b"}"),
     "10**9 classes": set_model(classes=10**9),
     "net with 10**9 outputs": set_model(
@@ -228,38 +227,46 @@ SIZE_ATTACKS: dict[str, Callable[[Path], Any]] = {
     "manifest of 1 GB": sparse(MANIFEST, 2**30),
     "negative size in the manifest": claimed("plan.json", -1),
     "huge size in the manifest": claimed("plan.json", 2**70),
-    "size that is no number": claimed("plan.json", [1]),
+    "size in the manifest that is no number": claimed("plan.json", [1]),
 }
-MEASURE = (
-    "import resource, sys, time\n"
-    "from headstart.runs import load_run\n"
-    "from headstart.errors import HeadstartError\n"
-    "from pathlib import Path\n"
-    "begun = time.perf_counter()\n"
-    "try:\n"
-    "    run = load_run(Path(sys.argv[1])); list(run.predictions()); run.classifier\n"
-    "    word = 'accepted'\n"
-    "except HeadstartError as error:\n"
-    "    word = 'refused ' + str(error)\n"
-    "print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, word)\n"
-)
+MEASURE = """
+import json, sys, time
+from pathlib import Path
+from headstart.errors import HeadstartError
+from headstart.runs import load_run
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+for path in sys.argv[1:]:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is in use
+    begun, word = time.perf_counter(), "accepted"
+    try:
+        run = load_run(Path(path))
+        list(run.predictions())
+        run.classifier
+    except HeadstartError as error:
+        word = f"refused: {error}"
+    print(json.dumps([time.perf_counter() - begun, peak(), word]))
+"""
 
 
-@pytest.mark.parametrize("name", list(SIZE_ATTACKS))
-def test_a_run_that_claims_to_be_huge_is_refused_quickly_and_in_little_memory(name: str, tmp_path: Path) -> None:
-    path = write_small_run(tmp_path / "run").path
-    attack = SIZE_ATTACKS[name]
-    attack(path)
-    small = all((path / file).stat().st_size < 2**29 for file in FILES)
-    if small and MANIFEST not in name and not hasattr(attack, "keeps_manifest") and "manifest" not in name:
-        reseal(path)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    seconds, megabytes, word = done.stdout.split(" ", 2)
-    assert word.startswith("refused"), word
-    assert "\n" not in word.strip()
-    assert float(seconds) <= REFUSED_SECONDS
-    assert float(megabytes) <= REFUSED_MEGABYTES
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux's /proc")
+def test_a_run_that_claims_to_be_huge_is_refused_quickly_and_in_little_memory(tmp_path: Path) -> None:
+    paths = []
+    for number, (name, attack) in enumerate(SIZE_ATTACKS.items()):
+        path = write_small_run(tmp_path / str(number)).path
+        attack(path)
+        if "manifest" not in name and all((path / file).stat().st_size < 2**29 for file in FILES):
+            reseal(path)
+        paths.append(str(path))
+    command = [sys.executable, "-c", MEASURE, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    for name, line in zip(SIZE_ATTACKS, done.stdout.splitlines(), strict=True):
+        seconds, megabytes, word = json.loads(line)
+        assert word.startswith("refused") and "\n" not in word, (name, word)
+        assert seconds <= REFUSED_SECONDS and megabytes <= REFUSED_MEGABYTES, (name, seconds, megabytes)
 
 
 def link_to(target: str) -> Callable[[Path], None]:
@@ -388,8 +395,8 @@ def test_a_model_description_of_any_wrong_form_is_an_error_in_words(tmp_path: Pa
         for value in (None, 0, -1, "x", [], {}, [1], {"name": "x"}, 1e308, True):
             if key == "identity" or (key == "thresholds" and value is None):
                 continue
-            if key == "temperature" and value == 1e308:
-                continue
+            if (key, value) in (("temperature", 1e308), ("cut", "x")):
+                continue  # possible, and known only when the backbone is there
             change_json(path, "model.json", lambda model, key=key, value=value: model.update({key: value}))
             reseal(path)
             with pytest.raises(HeadstartError) as caught:
@@ -415,6 +422,8 @@ HOSTILE = [
     b"\x00" * 64,
 ]
 
+HARMLESS = [("plan.json", b"{}"), ("config.json", b"{}")]  # a plan and a config without entries are possible
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_foreign_content_under_any_file_name_of_a_run_is_refused_and_runs_nothing(name: str, tmp_path: Path) -> None:
@@ -422,8 +431,8 @@ def test_foreign_content_under_any_file_name_of_a_run_is_refused_and_runs_nothin
     for content in HOSTILE:
         (path / name).write_bytes(content)
         for fitting in (False, True):
-            if fitting and (name == MANIFEST or name in ("report.html", "history.csv")):
-                continue  # those two are never read by the program
+            if fitting and (name in (MANIFEST, "report.html", "history.csv") or (name, content) in HARMLESS):
+                continue  # the manifest cannot fit, and the two others are never read by the program
             if fitting:
                 reseal(path)
             with opened_files() as opened, pytest.raises(HeadstartError) as caught:
@@ -433,8 +442,10 @@ def test_foreign_content_under_any_file_name_of_a_run_is_refused_and_runs_nothin
 
 
 def test_the_limits_hold_every_run_the_program_itself_can_write() -> None:
-    cells = json.dumps([[999] * 1000] * 1000, separators=(",", ":"))
-    assert 2 * len(cells) <= FILES["metrics.json"]
+    row = [0] * 1000
+    row[:50] = [99] * 50  # 50,000 test photos of 1,000 classes fill at most 50 cells a row
+    cells = json.dumps([row] * 1000, separators=(",", ":"))
+    assert 2 * len(cells) <= 0.75 * FILES["metrics.json"]
     assert json.dumps([[0] * 1000] * 2000).count("[") < guarded.CONTAINER_LIMIT
 
 

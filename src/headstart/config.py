@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from headstart.errors import ConfigError
 
@@ -45,7 +45,7 @@ class TrainConfig:
         _check_range("threads", self.threads, 0, 1024)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """Build from a plain dict; an unknown key is an error, never ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - known):
@@ -71,6 +71,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"setting {name} must be one of {', '.join(choices)}; received {value!r}")
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def _check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"setting {name} must lie between {low:g} and {high:g}; received {value!r}")

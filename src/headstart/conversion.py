@@ -3,7 +3,9 @@
 import copy
 import importlib
 import importlib.metadata
+import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from headstart.errors import BackboneError, ShapeError
+from headstart.errors import BackboneError, OutputError, ShapeError
+from headstart.files import shown
 from headstart.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 CONVERSION_VERSION = "1"
 GRAPH_FILES = ("model.xml", "model.bin")
 PHOTO = "photo"  # name of the graph's one input
+_import_lock = threading.Lock()
 TOLERANCE = 1e-3  # largest deviation from torch, as a share of the largest value of that output
 
 
@@ -36,7 +40,7 @@ def _absent(module: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[module]
+        sys.modules.pop(module, None)
         if kept is not missing:
             sys.modules[module] = kept
 
@@ -52,10 +56,8 @@ def load_openvino() -> ModuleType:
     Raises:
         BackboneError: OpenVINO is not installed or does not start here.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
     try:
-        with _absent("openvino_telemetry"):
+        with _import_lock, _absent("openvino_telemetry"):
             return importlib.import_module("openvino")
     except ImportError as error:
         reason = " ".join(str(error).split())
@@ -188,32 +190,52 @@ def convert(
 
     Raises:
         BackboneError: the graph cannot be made, or its values differ from torch's.
+        OutputError: the disk is full or cannot be written.
         ShapeError: a cut does not exist or is neither a map nor a vector.
     """
+    exported = _with_normalisation(copy.deepcopy(net).cpu().float(), preprocessing, cuts).eval()
+    picture = _test_picture(preprocessing.size)[None]
+    try:
+        graph, expected = _trace(exported, picture)
+    except ShapeError:
+        raise
+    except Exception as error:  # a foreign library refuses with any kind
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneError(f"{type(net).__name__} cannot be converted for the fast engine: {reason}") from error
+    graph.inputs[0].get_tensor().set_names({PHOTO})
+    for output, name in zip(graph.outputs, expected, strict=True):
+        output.get_tensor().set_names({name})
+    _compare_with_torch(graph, picture, expected)
+    _save(graph, into)
+    return {name: value.shape[1:] for name, value in expected.items()}
+
+
+def _trace(exported: Any, picture: UInt8[np.ndarray, "1 size size 3"]) -> tuple[Any, dict[str, np.ndarray]]:
+    """The graph, and what torch makes of the picture."""
     ov = load_openvino()
     import torch
 
-    size = preprocessing.size
-    exported = _with_normalisation(copy.deepcopy(net).cpu().float(), preprocessing, cuts).eval()
-    picture = torch.from_numpy(_test_picture(size))[None]
+    example = torch.from_numpy(picture)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), _unreported(), _one_thread():
         # the padding depends on the size of the input, which the trace fixes: here that is what is wanted
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
-        expected = [value.numpy() for value in exported(picture)]
-        try:
-            traced = torch.jit.trace(exported, picture, check_trace=False)  # type: ignore[no-untyped-call]
-            graph = ov.convert_model(traced)
-            graph.reshape([1, size, size, 3])
-        except Exception as error:  # a foreign library refuses with any kind
-            reason = " ".join(str(error).split())[:300]
-            raise BackboneError(f"{type(net).__name__} cannot be converted for the fast engine: {reason}") from error
-    graph.inputs[0].get_tensor().set_names({PHOTO})
-    for output, name in zip(graph.outputs, exported.names, strict=True):
-        output.get_tensor().set_names({name})
-    _compare_with_torch(graph, picture.numpy(), dict(zip(exported.names, expected, strict=True)))
-    ov.save_model(graph, into / GRAPH_FILES[0], compress_to_fp16=False)
-    return {name: value.shape[1:] for name, value in zip(exported.names, expected, strict=True)}
+        expected = [value.numpy() for value in exported(example)]
+        traced = torch.jit.trace(exported, example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = ov.convert_model(traced)
+        graph.reshape(list(picture.shape))
+    return graph, dict(zip(exported.names, expected, strict=True))
+
+
+def _save(graph: Any, into: Path) -> None:
+    try:
+        load_openvino().save_model(graph, into / GRAPH_FILES[0], compress_to_fp16=False)
+    except RuntimeError as error:  # whatever the disk says, OpenVINO reports it so
+        free = f"{shutil.disk_usage(into).free / 1e6:,.0f} MB free there"
+        raise OutputError(
+            f"cannot write the converted net to {shown(into.parent)} ({' '.join(str(error).split())[:200]}; {free}); "
+            "free some space, or set HEADSTART_CACHE to a folder elsewhere"
+        ) from error
 
 
 def _test_picture(size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -112,7 +112,7 @@ class Keeper:
         self.notices: list[str] = []
         self._store = store
         self._writable = store is not None
-        self._before = 0 if store is None else len(store.notices)
+        self._before = () if store is None else store.notices
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Value]:
         """What the store holds; nothing, once it has failed."""
@@ -147,7 +147,8 @@ class Keeper:
 
     def told(self) -> tuple[str, ...]:
         """What the user should be told, one sentence each."""
-        return (*self.notices, *(() if self._store is None else self._store.notices[self._before :]))
+        of_store = () if self._store is None else self._store.notices
+        return (*self.notices, *(notice for notice in of_store if notice not in self._before))
 
     def _tell(self, sentence: str) -> None:
         if self._writable:
@@ -247,6 +248,7 @@ class Decoders:
         self._emit_known(known, missing)
         for photo in missing:
             self._hand_over([self._visit(photo, batch, sources.pop(photo, None), known.get(photo))])
+        batch.photos, batch.digests = [], None
 
     def _read(self, batch: Batch) -> dict[int, Source]:
         """Hash every photo of the batch; what cannot be read is finished here."""

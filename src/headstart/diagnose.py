@@ -151,7 +151,8 @@ def _data_faults(report: ScanReport) -> Iterator[Finding]:
         photos = sum(len(conflict["paths"]) for conflict in report.label_conflicts)
         yield _finding(
             f"{photos:,} photos stand in several classes and were used in none.",
-            f"Their bytes are the same, their labels differ, for example {_names(report.label_conflicts[0]['paths'])}.",
+            f"{len(report.label_conflicts):,} times the same bytes with different labels, for example "
+            f"{_names(report.label_conflicts[0]['paths'])}.",
             "Keep the one with the right label and remove the others.",
         )
     if report.leaks:

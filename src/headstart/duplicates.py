@@ -7,12 +7,12 @@ sqrt(2 - 2 * correlation), 0 for the same picture, 1.41 for unrelated ones. A pa
 - when the difference is at most `COPY_CONTRAST` of the contrast, or `COPY_LEVELS` grey levels where the contrast is
   low: as much as re-compression and rounding do by themselves; or
 - when it is larger, up to `ALIKE`, but the pair stands apart: `APART` times closer than the `USUAL`-th nearest photo of
-  either. Digits are all alike, so among them only the first rule can hold; where nothing else comes nearer than 0.6,
-  two photos at 0.2 show the same scene.
+  either. Digits are all alike, so among them 0.1 says nothing; where nothing else comes nearer than 0.6, two photos
+  at 0.2 show the same scene.
 
 The numbers were chosen between what planted copies reach and what different photos keep: the docstring of
-`benchmarks/duplicates.py` holds the table and prints it again. A difference hash is not used for the search: at 10 bits
-it misses most re-compressed digits, and calls one pair of different digits in eight alike (measured there, too).
+`benchmarks/duplicates.py` holds the table, and running it prints it again. It also shows why a difference hash does not
+decide here: with as many copies found, it calls several per cent of the pairs of different digits or hands alike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,11 +68,11 @@ def find_duplicates(facts: Sequence[PhotoFacts]) -> Duplicates:
         if fact.rejected is None:
             contents.setdefault(fact.digest, []).append(index)
     exact = tuple(tuple(group) for group in contents.values() if len(group) > 1)
-    firsts = np.array([group[0] for group in contents.values()], dtype=np.int64)
-    thumbs = [fact.thumb for index in firsts if (fact := facts[index]).thumb is not None]
+    thumbs = {group[0]: thumb for group in contents.values() if (thumb := facts[group[0]].thumb) is not None}
     if len(thumbs) < 2:
         return Duplicates(exact, np.empty((0, 2), dtype=np.int64), ())
-    pairs, crowded = find_near(np.stack(thumbs))
+    pairs, crowded = find_near(np.stack(list(thumbs.values())))
+    firsts = np.array(list(thumbs), dtype=np.int64)
     return Duplicates(exact, firsts[pairs], tuple(int(index) for index in firsts[crowded]))
 
 

@@ -110,8 +110,8 @@ class OpenVinoEngine:
                     yield self._finish(pending, wanted)
                 request = self._request()
                 request.get_input_tensor().data[0] = photo
+                pending.append((key, request))  # before it starts, so that an interrupt here loses none
                 request.start_async()
-                pending.append((key, request))
             while pending:
                 yield self._finish(pending, wanted)
         finally:

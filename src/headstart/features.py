@@ -19,7 +19,7 @@ from headstart.dataset import Dataset
 from headstart.decoding import BATCH, Batch, Decoders, Keeper, Outcome, Recipe
 from headstart.engines import Engine, available_threads, open_engine
 from headstart.errors import BackboneError, UsageError
-from headstart.quality import PhotoFacts
+from headstart.quality import THUMB_SIDE, PhotoFacts
 from headstart.store import Store, Value
 
 SCAN_TARGET = 256  # pixels; that of the default backbone, so that a scan and a training share what they store
@@ -194,6 +194,54 @@ def _pictures(outcomes: Iterator[Outcome]) -> Iterator[tuple[Outcome, UInt8[np.n
             yield outcome, outcome.picture
 
 
+class _Notebook:
+    """The facts of all photos in a few arrays.
+
+    As objects of their own, made one by one between large pictures, they would scatter over the memory and keep the
+    space between them from being used again (`benchmarks/features.py` shows it in the peak memory).
+    """
+
+    def __init__(self, photos: int) -> None:
+        self._digests = np.zeros((photos, 32), np.uint8)
+        self._sizes = np.zeros((photos, 2), np.int64)
+        self._hashes = np.zeros(photos, np.uint64)
+        self._thumbs = np.zeros((photos, THUMB_SIDE, THUMB_SIDE), np.uint8)
+        self._words: list[tuple[str, str, tuple[str, ...]] | None] = [None] * photos
+        self._known_words: dict[tuple[str, str, tuple[str, ...]], tuple[str, str, tuple[str, ...]]] = {}
+        self._rejected: dict[int, PhotoFacts] = {}
+
+    def write(self, photo: int, facts: PhotoFacts) -> None:
+        if facts.rejected is not None or facts.thumb is None:
+            self._rejected[photo] = facts
+            return
+        self._digests[photo] = np.frombuffer(bytes.fromhex(facts.digest), np.uint8)
+        self._sizes[photo] = facts.width, facts.height
+        self._hashes[photo] = facts.dhash
+        self._thumbs[photo] = facts.thumb
+        words = (facts.format, facts.mode, facts.notes)
+        self._words[photo] = self._known_words.setdefault(words, words)
+
+    def read(self) -> tuple[PhotoFacts, ...]:
+        self._thumbs.flags.writeable = False
+        return tuple(
+            self._rejected[photo] if words is None else self._facts(photo, words)
+            for photo, words in enumerate(self._words)
+        )
+
+    def _facts(self, photo: int, words: tuple[str, str, tuple[str, ...]]) -> PhotoFacts:
+        width, height = self._sizes[photo].tolist()
+        return PhotoFacts(
+            digest=self._digests[photo].tobytes().hex(),
+            width=width,
+            height=height,
+            format=words[0],
+            mode=words[1],
+            notes=words[2],
+            dhash=int(self._hashes[photo]),
+            thumb=self._thumbs[photo],
+        )
+
+
 class _Collector:
     """Puts every result in its place, and into the store by the batch."""
 
@@ -206,7 +254,7 @@ class _Collector:
         self._recipe = recipe
         self._keeper = keeper
         self._progress = progress
-        self._facts: list[PhotoFacts | None] = [None] * photos
+        self._facts = _Notebook(photos)
         lengths = {} if backbone is None else {cut: backbone.cuts[cut] for cut in recipe.fingerprints}
         self._features = {cut: np.empty((photos, length), np.float32) for cut, length in lengths.items()}
         self._computed = self._reused = 0
@@ -225,7 +273,7 @@ class _Collector:
     def take(self, outcome: Outcome, features: dict[str, Any] | None) -> None:
         """Enter one finished photo."""
         facts = outcome.facts
-        self._facts[outcome.photo] = facts
+        self._facts.write(outcome.photo, facts)
         for cut, matrix in self._features.items():
             matrix[outcome.photo] = np.nan if features is None else features[cut]
         if facts.rejected is None:
@@ -262,7 +310,7 @@ class _Collector:
     def survey(self, begun: float) -> Survey:
         """Everything, once every photo is finished."""
         return Survey(
-            facts=tuple(facts for facts in self._facts if facts is not None),
+            facts=self._facts.read(),
             features=self._features,
             computed=self._computed,
             reused=self._reused,

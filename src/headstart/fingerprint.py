@@ -25,7 +25,7 @@ class PhotoFacts:
         mode: Pillow's colour mode of the original ("RGB", "L", "I;16", ...).
         notes: what the decoder had to do ("16-bit scaled to 8", ...).
         dhash: 64-bit difference hash, 0 <= dhash < 2**64, for tools that search by it; near copies here are found by
-            the thumbnail, which misses fewer.
+            the thumbnail, which takes fewer different photos for copies.
         thumb: mean luminance of the upright whole photo in 16 x 16 cells, 0..255; None only if `rejected`.
     """
 

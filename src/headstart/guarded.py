@@ -22,7 +22,7 @@ from headstart.files import shown
 
 MEGABYTE = 2**20
 JSON_LIMIT = MEGABYTE  # bytes of a JSON file
-METRICS_LIMIT = 8 * MEGABYTE  # bytes of metrics.json; two confusion matrices of 1,000 classes take 4 MB
+METRICS_LIMIT = 6 * MEGABYTE  # bytes of metrics.json; two confusion matrices of 1,000 classes take 4 MB
 CONTAINER_LIMIT = 100_000  # lists and objects in one JSON document: each costs 20 times the bytes that write it
 HEADER_LIMIT = MEGABYTE  # bytes of the header of a tensor file; 1,000 tensors take about 0.1 MB
 PIECE = MEGABYTE  # bytes read at a time while hashing

@@ -32,21 +32,23 @@ class Timings:
 
     seconds: dict[str, float] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
+    _open: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Add the time of the block to `name`."""
-        begun = time.perf_counter()
+        self._open[name] = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - self._open.pop(name)
 
     def to_json(self) -> dict[str, float]:
-        """Return every step, and `total` up to now."""
-        return {name: round(value, 4) for name, value in self.seconds.items()} | {
-            "total": round(time.perf_counter() - self.begun, 4)
-        }
+        """Return every step, one that still runs up to now, and `total`."""
+        now = time.perf_counter()
+        running = {name: self.seconds.get(name, 0.0) + now - begun for name, begun in self._open.items()}
+        steps = self.seconds | running | {"total": now - self.begun}
+        return {name: round(value, 4) for name, value in steps.items()}
 
 
 def scan(data: str | Path, *, follow_links: bool = False, threads: int = 0, quiet: bool = True) -> quality.ScanReport:
@@ -166,7 +168,7 @@ def train(
         return runs.write_run(
             place,
             classifier=classifier,
-            metrics=document,
+            metrics=lambda: document | {"timings": clock.to_json()},
             plan=plan,
             config=config.to_dict(),
             predictions=rows,

@@ -118,6 +118,8 @@ def check_model(model: Mapping[str, Any], name: str) -> None:
     if kind not in HEADS:
         raise RunError(f"{name}: unknown head {shown(repr(kind))[:60]}; known: {', '.join(HEADS)}")
     odd = [part for part, sound in _FORMS.items() if not sound(model[part])]
+    if not odd and len(model["thresholds"] or classes) != len(classes):
+        odd = ["thresholds"]
     if odd:
         raise RunError(f"{name}: {odd[0]} is {shown(repr(model[odd[0]]))[:60]}, which cannot be")
 
@@ -134,7 +136,9 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "preprocessing": lambda value: isinstance(value, dict),
     "temperature": lambda value: _is_number(value) and 0 < value < math.inf,
     "tensors": lambda value: isinstance(value, dict),
-    "thresholds": lambda value: value is None or (isinstance(value, list) and all(map(_is_number, value))),
+    "thresholds": lambda value: (
+        value is None or (isinstance(value, list) and value != [] and all(map(_is_number, value)))
+    ),
 }
 
 

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 BAR_WIDTH = 24  # characters
 TERMINAL_INTERVAL = 0.1  # seconds between two drawings of the bar
@@ -38,7 +38,7 @@ class Progress:
         self._begun = self._drawn = time.monotonic()
         self._length = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         self._begun = self._drawn = time.monotonic()
         return self
 

@@ -171,7 +171,7 @@ def write_run(
     out: str | Path,
     *,
     classifier: Classifier,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
     plan: Mapping[str, Any],
     config: Mapping[str, Any],
     predictions: Iterable[Mapping[str, Any]],
@@ -186,6 +186,7 @@ def write_run(
         out: the directory to make.
         classifier: what was trained.
         metrics, plan, config: the documents, of JSON values; absolute paths of this machine are taken out of them.
+            Metrics may be a function: it is called when all else is ready to be written, so that it can tell the time.
         predictions: every test photo: path, label, predicted, probability, probabilities by class.
         history: a row an epoch, every row with the same columns; None where there were no epochs.
         report: the page of `headstart.report.render_report`.
@@ -202,7 +203,6 @@ def write_run(
     path = new_run_path(out, "", overwrite=overwrite)
     model, weights = pack(classifier, embed_backbone=embed_backbone)
     contents = {
-        "metrics.json": metrics_bytes(portable(metrics)),
         "plan.json": json_bytes(portable(plan)),
         "config.json": json_bytes(portable(config)),
         "model.json": json_bytes(model),
@@ -213,6 +213,7 @@ def write_run(
         contents["history.csv"] = history_text(history).encode()
     if report is not None:
         contents["report.html"] = report.encode()
+    contents["metrics.json"] = metrics_bytes(portable(metrics() if callable(metrics) else metrics))
     for name, data in contents.items():
         if len(data) > FILES[name]:
             raise OutputError(f"{name} would be {len(data):,} bytes; a run holds at most {FILES[name]:,} of it")

@@ -35,7 +35,7 @@ class ScanReport:
         label_conflicts: {"paths", "labels"} of photos with the same bytes and different labels; the lists are parallel.
         near_label_conflicts: the same of pairs of near copies.
         imbalance: {"ratio", "largest", "smallest", "sentence"}; None with fewer than two classes that have photos.
-        warnings: sentences for the user, the gravest first.
+        warnings: sentences for the user: the reader's, then the others, the gravest first.
     """
 
     name: str

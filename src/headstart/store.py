@@ -91,7 +91,8 @@ class Store:
         """What the user should be told about the store, one sentence each; empty when all is well."""
         told = () if self._opened is None else tuple(self._opened.notices)
         if self.damaged:
-            told += (f"{self.damaged:,} damaged entries of the feature store were dropped and are computed again",)
+            entries = "entry" if self.damaged == 1 else "entries"
+            told += (f"dropped {self.damaged:,} damaged {entries} of the feature store, to be computed again",)
         return told
 
     @property

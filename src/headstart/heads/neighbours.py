@@ -82,21 +82,30 @@ def fit_centroid(material: Material, kind: str = "centroid") -> FittedHead:
             out = material.folds == fold
             weight, bias = _centroids(centred[~out], hits[~out], shrinkage)
             held_out[out] = centred[out] @ weight.T + bias
+            _mute(held_out, out, hits[~out].sum(axis=0) == 0)
         held_outs.append(held_out)
         losses = tempered_losses(held_out, material.labels)
         tried.append(row(kind, shrinkage, losses, held_out, material, everyone, "folds"))
     best = int(np.argmin([entry["log_loss"] for entry in tried]))
     weight, bias = _centroids(centred, hits, SHRINKAGES[best])
+    absent = hits.sum(axis=0) == 0
+    weight[absent], bias[absent] = 0, (centred @ weight.T + bias).min()
     weight = weight / scale
     bias = bias - weight @ middle
     head = Head(kind, {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)})
     return FittedHead(head, held_outs[best], SHRINKAGES[best], tuple(tried), time.perf_counter() - start)
 
 
+def _mute(logits: Float32[np.ndarray, "photos classes"], rows: np.ndarray, absent: np.ndarray) -> None:
+    """Give classes of which no photo was known the lowest logit of all: nothing speaks for them."""
+    if absent.any():
+        logits[np.ix_(rows, absent)] = logits[rows].min()
+
+
 def _centroids(
     centred: Float[np.ndarray, "photos features"], hits: Float64[np.ndarray, "photos classes"], shrinkage: float
 ) -> tuple[Float64[np.ndarray, "classes features"], Float64[np.ndarray, "classes"]]:
-    """Weight and bias of the nearest centroid; a class without photos has the overall mean."""
+    """Weight and bias of the nearest centroid; a class without photos has the overall mean until it is muted."""
     mass = hits.sum(axis=0)
     mean = mass @ (hits.T @ centred / np.maximum(mass, np.finfo(np.float64).tiny)[:, None]) / mass.sum()
     sums = hits.T @ (centred - mean)

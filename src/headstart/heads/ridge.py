@@ -1,6 +1,7 @@
 """Ridge regression to one target a class: closed form, and exact held-out predictions without fitting again."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from headstart.heads.model import FittedHead, Head
 from headstart.heads.spectrum import Spectrum, decompose
 
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-6, 5))  # times the number of features, added to the scatter
-JUDGED = 8192  # photos by which a strength is chosen; more would not change the choice
+JUDGED = 4096  # photos by which a strength is chosen; more would not change the choice
 BLOCK = 4096  # photos a time
 
 
@@ -40,7 +41,22 @@ class Path:
         """Coefficients of the rotated features."""
         return np.asarray(self.products / (self.spectrum.scatter + self._penalty(strength))[:, None])
 
-    def held_out(self, strength: float, groups: Int64[np.ndarray, "photos"]) -> Float64[np.ndarray, "photos classes"]:
+    def leverages(self, strengths: Sequence[float]) -> Float64[np.ndarray, "photos strengths"]:
+        """How much each photo's target with weight 1 moves its own prediction, at each strength."""
+        rotated = self.spectrum.rotated
+        inverses = np.column_stack([1 / (self.spectrum.scatter + self._penalty(strength)) for strength in strengths])
+        result = np.full((len(rotated), len(strengths)), 1 / self.weights.sum())
+        for at in range(0, len(rotated), BLOCK):
+            rows = slice(at, at + BLOCK)
+            result[rows] += np.square(rotated[rows]) @ inverses.astype(rotated.dtype)
+        return result
+
+    def held_out(
+        self,
+        strength: float,
+        groups: Int64[np.ndarray, "photos"],
+        leverage: Float64[np.ndarray, "photos"] | None = None,
+    ) -> Float64[np.ndarray, "photos classes"]:
         """Predictions for each photo by ridge fitted without any photo of its group: exact, not approximate.
 
         With residuals r = Y - Ŷ of the fit to all photos and M = z (S + λ)⁻¹ zᵀ + 1/Σw, those of a group g that is left
@@ -51,17 +67,15 @@ class Path:
         Args:
             strength: of the penalty.
             groups: photos with the same number are left out together.
+            leverage: `leverages` of this strength, where it is known already.
         """
-        rotated, penalty = self.spectrum.rotated, self._penalty(strength)
-        inverse = 1 / (self.spectrum.scatter + penalty)
-        slopes = self.products * inverse[:, None]
-        fitted = np.empty_like(self.targets)
-        leverage = np.full(len(rotated), 1 / self.weights.sum())
+        rotated = self.spectrum.rotated
+        leverage = self.leverages([strength])[:, 0] if leverage is None else leverage
+        inverse = 1 / (self.spectrum.scatter + self._penalty(strength))
+        residuals = self.targets - self.middle
         for at in range(0, len(rotated), BLOCK):
             rows = slice(at, at + BLOCK)
-            fitted[rows] = rotated[rows] @ slopes.astype(rotated.dtype) + self.middle
-            leverage[rows] += np.square(rotated[rows]) @ inverse.astype(rotated.dtype)
-        residuals = self.targets - fitted
+            residuals[rows] -= rotated[rows] @ self.slopes(strength).astype(rotated.dtype)
         _, inside, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         alone = sizes[inside] == 1
         left_out = residuals / np.where(alone, 1 - leverage * self.weights, 1.0)[:, None]
@@ -130,8 +144,8 @@ def choose(path: Path, material: Material, kind: str) -> Choice:
     """Choose the strength with the lowest log loss of photos left out singly (with their near duplicates)."""
     judged = spread(len(material.labels), JUDGED)
     tried, losses = [], []
-    for strength in STRENGTHS:
-        scores = path.held_out(strength, material.groups)[judged]
+    for strength, leverage in zip(STRENGTHS, path.leverages(STRENGTHS).T, strict=True):
+        scores = path.held_out(strength, material.groups, leverage)[judged]
         losses.append(tempered_losses(scores, material.labels[judged]))
         tried.append(row(kind, strength, losses[-1], scores, material, judged, "leave-one-out"))
     best = int(np.argmin([entry["log_loss"] for entry in tried]))
@@ -145,7 +159,7 @@ def spread(count: int, most: int) -> Int64[np.ndarray, "judged"]:
 
 def row(
     kind: str,
-    strength: float,
+    strength: float | int,
     losses: Float64[np.ndarray, "judged"],
     logits: Float[np.ndarray, "judged classes"],
     material: Material,

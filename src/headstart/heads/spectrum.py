@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64
 from headstart.heads.blas import one_thread
 
 BLOCK = 4096  # photos a time
-DOUBLE = 1 << 24  # rotated features up to so many numbers are kept in float64, more in float32
+DOUBLE = 1 << 22  # rotated features up to so many numbers are kept in float64, more in float32
 NOTHING = 1e-10  # axes with less than this part of the largest scatter hold rounding errors
 
 

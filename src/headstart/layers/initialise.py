@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headstart.errors import UsageError
 
-Fill = Callable[[Tensor, torch.Generator], None]
+Fill = Callable[[Tensor, torch.Generator | None], None]
 
 
 def fans(weight: Tensor) -> tuple[int, int]:
@@ -29,13 +29,13 @@ def fans(weight: Tensor) -> tuple[int, int]:
     return weight.shape[1] * window, weight.shape[0] * window
 
 
-def glorot_uniform(weight: Tensor, random: torch.Generator) -> None:
+def glorot_uniform(weight: Tensor, random: torch.Generator | None) -> None:
     """Uniform between plus and minus `sqrt(6 / (fan_in + fan_out))`."""
     limit = math.sqrt(6 / sum(fans(weight)))
     nn.init.uniform_(weight, -limit, limit, generator=random)
 
 
-def he_normal(weight: Tensor, random: torch.Generator, gain: float = 1.0) -> None:
+def he_normal(weight: Tensor, random: torch.Generator | None, gain: float = 1.0) -> None:
     """Normal with standard deviation `gain * sqrt(2 / fan_in)`.
 
     With gain k every layer of a ReLU net multiplies the scale of its signal, and of the gradient on its way back, by
@@ -64,25 +64,23 @@ def fill_by_name(init: str) -> Fill:
     return lambda weight, random: he_normal(weight, random, gain)
 
 
-def initialise(net: nn.Module, init: str, seed: int = 0) -> None:
+def initialise(net: nn.Module, init: str, seed: int | None = 0) -> None:
     """Start a net anew, in place: weights by `init`, biases 0, batch-norms as if they were not there.
 
     Args:
         net: its convolutions and dense layers are filled.
         init: as of `fill_by_name`.
-        seed: the same seed gives the same weights.
+        seed: the same seed gives the same weights; None draws from PyTorch's global random numbers.
 
     Raises:
         UsageError: no such initialisation.
     """
-    fill, random = fill_by_name(init), torch.Generator().manual_seed(seed)
+    fill = fill_by_name(init)
+    random = None if seed is None else torch.Generator(device="cpu").manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fill(layer.weight, random)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.reset_running_stats()
-            if layer.affine:
-                nn.init.ones_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            layer.reset_parameters()

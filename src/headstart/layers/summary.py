@@ -30,7 +30,7 @@ class LayerRow:
         receptive_field: None if unknown, or not on a regular grid.
         inputs: names of the layers it takes; "input" is the photo.
         known: false for a type that has no rule.
-        stage: the net's name for this output, or None.
+        stages: the net's names for this output.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LayerRow:
     receptive_field: ReceptiveField | None
     inputs: tuple[str, ...]
     known: bool
-    stage: str | None
+    stages: tuple[str, ...]
 
     @property
     def memory(self) -> int:
@@ -64,7 +64,7 @@ class LayerRow:
             "activation_bytes": self.memory,
             "inputs": list(self.inputs),
             "known": self.known,
-            "stage": self.stage,
+            "stages": list(self.stages),
         }
 
 
@@ -107,7 +107,7 @@ class Summary:
     def row(self, name: str) -> LayerRow:
         """The layer of this name, or the one that gives the stage of this name. Raises KeyError."""
         for row in self.layers:
-            if name in (row.name, row.stage):
+            if name == row.name or name in row.stages:
                 return row
         raise KeyError(name)
 
@@ -159,9 +159,8 @@ def summarise(
     run = trace(net, (channels, height, width))
     counted: set[int] = set()  # ids of parameters already in a row
     fields = receptive_fields(run)
-    stages = {number: stage for stage, number in reversed(run.stages.items())}
     rows = tuple(
-        _row(step, run, field, stages.get(number), counted)
+        _row(step, run, field, tuple(name for name, at in run.stages.items() if at == number), counted)
         for number, (step, field) in enumerate(zip(run.steps, fields, strict=True))
     )
     parameters = list(net.parameters())
@@ -205,7 +204,7 @@ def _after(step: Step, field: ReceptiveField) -> ReceptiveField | None:
     return field if effect.reach == "place" else None
 
 
-def _row(step: Step, run: Trace, field: ReceptiveField | None, stage: str | None, counted: set[int]) -> LayerRow:
+def _row(step: Step, run: Trace, field: ReceptiveField | None, stages: tuple[str, ...], counted: set[int]) -> LayerRow:
     """A step as a row; a parameter is counted where it is met first."""
     own = [] if step.layer is None else list(step.layer.parameters(recurse=not any(step.layer.children())))
     fresh = [value for value in own if id(value) not in counted]
@@ -221,7 +220,7 @@ def _row(step: Step, run: Trace, field: ReceptiveField | None, stage: str | None
         field,
         tuple("input" if number == IMAGE else run.steps[number].name for number in step.inputs),
         step.known,
-        stage,
+        stages,
     )
 
 

@@ -171,7 +171,7 @@ class Recorder(TorchFunctionMode):
             return module
         rule = rule_of(module)
         children = dict(module.named_children())
-        owns = bool(module._parameters) or bool(module._buffers)
+        owns = any(value is not None for value in module._parameters.values())
         if rule is not None or (owns and not children):
             return StandIn(module, name, rule, self)
         copy = module.__class__.__new__(module.__class__)

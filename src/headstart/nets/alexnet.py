@@ -1,8 +1,8 @@
 """AlexNet: Krizhevsky, Sutskever & Hinton 2012, "ImageNet classification with deep convolutional neural networks".
 
-The paper splits the net over two GPUs ("towers"): conv2, conv4 and conv5 see the maps of their own half only, which is a
-convolution of two groups. The one-tower net is that of Krizhevsky 2014 (arXiv:1404.5997) in the form that public weight
-files have.
+The paper splits the net over two GPUs ("towers"): conv2, conv4 and conv5 see the maps of their own half only, which is
+a convolution of two groups. The one-tower net is that of Krizhevsky 2014 (arXiv:1404.5997) in the form that public
+weight files have.
 
 | layer | window, stride, padding | paper: output | parameters | one tower: output | parameters |
 |---|---|---|---|---|---|
@@ -20,8 +20,8 @@ files have.
 | dense | | 1000 | 4,097,000 | 1000 | 4,097,000 |
 | all | | | 60,965,224 | | 61,100,840 |
 
-The paper says 224x224, but its 55x55 maps need 227x227 without padding. In the one-tower net the dropout stands before its
-dense layer, as in the public files.
+The paper says 224x224, but its 55x55 maps need 227x227 without padding. In the one-tower net the dropout stands before
+its dense layer, as in the public files.
 """
 
 from torch import nn

@@ -121,6 +121,7 @@ class EfficientNetLite(nn.Module):
     Args:
         width: multiplier of the channels.
         depth: multiplier of the layers of a stage.
+        size: side of the photos it was made for, pixels; it takes any.
         classes: number of outputs, >= 1.
         in_channels: channels of the input, >= 1.
         dropout: share of pooled features zeroed while training.
@@ -128,16 +129,24 @@ class EfficientNetLite(nn.Module):
     Attributes:
         cuts: names of the stages in order, from "stem" to "pooled".
         feature_dim: channels at each cut.
+        input_size: (height, width, channels) that the net was made for.
     """
 
     cuts = ("stem", *(f"stage{n}" for n in range(1, len(STAGES) + 1)), "head", "pooled")
 
     def __init__(
-        self, width: float, depth: float, classes: int = 1000, in_channels: int = 3, dropout: float = 0.2
+        self,
+        width: float,
+        depth: float,
+        size: int,
+        classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         if classes < 1 or in_channels < 1:
             raise UsageError(f"a net needs at least 1 class and 1 input channel; got {classes=} and {in_channels=}")
+        self.input_size = (size, size, in_channels)
         self.stem = ConvNorm(in_channels, STEM, kernel=3, stride=2)
         self.feature_dim = {"stem": STEM}
         channels = STEM
@@ -203,17 +212,17 @@ def initialise(net: nn.Module) -> None:
 
 def efficientnet_lite0(classes: int = 1000, in_channels: int = 3) -> EfficientNetLite:
     """4,652,008 parameters with 1,000 classes; trained at 224x224."""
-    return EfficientNetLite(1.0, 1.0, classes, in_channels, dropout=0.2)
+    return EfficientNetLite(1.0, 1.0, 224, classes, in_channels, dropout=0.2)
 
 
 def efficientnet_lite1(classes: int = 1000, in_channels: int = 3) -> EfficientNetLite:
     """5,416,680 parameters with 1,000 classes; trained at 240x240."""
-    return EfficientNetLite(1.0, 1.1, classes, in_channels, dropout=0.2)
+    return EfficientNetLite(1.0, 1.1, 240, classes, in_channels, dropout=0.2)
 
 
 def efficientnet_lite2(classes: int = 1000, in_channels: int = 3) -> EfficientNetLite:
     """6,092,072 parameters with 1,000 classes; trained at 260x260."""
-    return EfficientNetLite(1.1, 1.2, classes, in_channels, dropout=0.3)
+    return EfficientNetLite(1.1, 1.2, 260, classes, in_channels, dropout=0.3)
 
 
 def name_in_package(name: str, net: EfficientNetLite) -> str:

@@ -1,4 +1,5 @@
-"""LeNet-5: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", section II.B.
+"""LeNet-5: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", section
+II.B.
 
 | layer | window | output | parameters as usual | parameters in the paper |
 |---|---|---|---|---|
@@ -150,7 +151,7 @@ class Distances(nn.Module):
         """(batch, units) -> (batch, classes); the largest is the nearest code."""
         return -0.5 * (x[:, None, :] - self.get_buffer("codes")).square().sum(dim=2)
 
-    def layer_effect(self, shape: Shape) -> Effect:
+    def layer_effect(self, _: Shape) -> Effect:
         """One square a number of each code."""
         codes = self.get_buffer("codes")
         return Effect((len(codes),), codes.numel(), "whole")

@@ -33,7 +33,7 @@ class MLP(Staged):
         checked_counts(classes, input_size[2])
         self.flatten = nn.Flatten()
         units = math.prod(input_size)
-        chain = {"pixels": ("flatten",)}
+        chain: dict[str, tuple[str, ...]] = {"pixels": ("flatten",)}
         for number, width in enumerate(hidden, start=1):
             self.add_module(f"dense{number}", nn.Linear(units, width))
             self.add_module(f"relu{number}", nn.ReLU())

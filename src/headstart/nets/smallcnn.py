@@ -1,7 +1,7 @@
 """Two small nets to learn with.
 
-The classic chain, conv relu conv relu pool relu conv relu pool dense (the ReLU behind the first pool changes nothing, as
-pooling keeps numbers >= 0; it is there because the classic drawing has it):
+The classic chain, conv relu conv relu pool relu conv relu pool dense (the ReLU behind the first pool changes nothing,
+as pooling keeps numbers >= 0; it is there because the classic drawing has it):
 
 | layer | output | parameters |
 |---|---|---|

@@ -1,4 +1,5 @@
-"""VGG: Simonyan & Zisserman 2014, "Very deep convolutional networks for large-scale image recognition", arXiv:1409.1556.
+"""VGG: Simonyan & Zisserman 2014, "Very deep convolutional networks for large-scale image recognition",
+arXiv:1409.1556.
 
 Table 1 of the paper; every convolution is 3x3 with padding 1 and ReLU, every pool 2x2 with stride 2.
 

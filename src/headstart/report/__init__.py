@@ -179,13 +179,13 @@ def _figure(value: object) -> str:
 
 def _curve(points: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Place the calibration points on the chart: 260 x 240 units from (44, 250)."""
-    most = max((point["count"] for point in points), default=1)
     return [
         {
             **point,
             "x": round(44 + 260 * point["said"], 1),
             "y": round(250 - 240 * point["right"], 1),
-            "radius": round(3 + 5 * (point["count"] / most) ** 0.5, 1),
+            "top": round(250 - 240 * point["high"], 1),
+            "bottom": round(250 - 240 * point["low"], 1),
         }
         for point in points
     ]

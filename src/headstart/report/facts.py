@@ -1,12 +1,15 @@
 """The numbers and sentences of the report, worked out before any HTML is written."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headstart.metrics import accuracy_interval
+
 Row = Mapping[str, Any]  # {"path", "label", "predicted", "probability", "probabilities"}: a row of predictions.csv
 
-BINS = 10  # of the calibration chart, each 0.1 wide
+GROUP, MOST_GROUPS = 25, 10  # answers a point of the calibration chart, and how many points it has at most
 THRESHOLDS = (0.0, 0.8, 0.9, 0.95, 0.99)  # of "answer only when at least so sure"
 SHADES = 8  # steps of the shading of the confusion matrix
 MATRIX_CLASSES = 30  # a larger matrix is drawn as a picture, with its worst pairs as a table
@@ -97,21 +100,29 @@ def class_rows(test: Mapping[str, Any]) -> list[dict[str, Any]]:
 def calibration(rows: Sequence[Row]) -> dict[str, Any]:
     """What the classifier says against how often it is right.
 
+    The answers are sorted by how sure they are and cut into groups of equal size, at least `GROUP` where there are so
+    many, so that no point stands for a handful of photos.
+
     Returns:
-        points: for each tenth that holds answers, the mean probability said, the share right and the count;
+        points: for each group the mean probability said, the share right, its 95% interval (low, high) and the count;
         said: mean probability over all; right: share right over all.
     """
-    sums = [[0.0, 0, 0] for _ in range(BINS)]  # said, right, count
-    for row in rows:
-        place = sums[min(int(row["probability"] * BINS), BINS - 1)]
-        place[0] += row["probability"]
-        place[1] += row["label"] == row["predicted"]
-        place[2] += 1
-    count = max(len(rows), 1)
+    answers = sorted((row["probability"], row["label"] == row["predicted"]) for row in rows)
+    groups = min(max(len(answers) // GROUP, 1), MOST_GROUPS)
+    edges = [len(answers) * place // groups for place in range(groups + 1)]
+    points = []
+    for start, end in itertools.pairwise(edges):
+        group = answers[start:end]
+        if group:
+            right = sum(correct for _, correct in group)
+            low, high = accuracy_interval(right, len(group))
+            said = sum(probability for probability, _ in group) / len(group)
+            points.append({"said": said, "right": right / len(group), "low": low, "high": high, "count": len(group)})
+    count = max(len(answers), 1)
     return {
-        "points": [{"said": said / n, "right": right / n, "count": n} for said, right, n in sums if n],
-        "said": sum(said for said, _, _ in sums) / count,
-        "right": sum(right for _, right, _ in sums) / count,
+        "points": points,
+        "said": sum(probability for probability, _ in answers) / count,
+        "right": sum(correct for _, correct in answers) / count,
     }
 
 
