@@ -2,26 +2,21 @@
 
 import functools
 import itertools
-import json
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from field_oracle import gradient_boxes, linear_copy
-from headstart.errors import ShapeError, UsageError, WeightsError
+from headstart.errors import ShapeError, UsageError
 from headstart.layers.receptive import Field, ReceptiveField
 from headstart.layers.shapes import Axis
 from headstart.layers.summary import Summary, summarise
 from headstart.layers.trace import ShapesOnly, trace
 from headstart.nets import NETS, build_net
 from headstart.nets.lenet import SEEN_BY_C3
-from headstart.weights import load_checked
 
-LAYOUTS = sorted((Path(__file__).parent / "layouts").glob("*.json"))
 CLASSIC = [name for name in NETS if not name.startswith("efficientnet")]
 
 # Published: papers, Keras's and torchvision's tables, the authors' published models.
@@ -376,53 +371,3 @@ def test_a_map_of_the_papers_c3_sees_only_its_inputs():
     changed[:, 5] += 1
     differs = (net.c3(changed) - before).abs().amax(dim=(0, 2, 3)) > 0
     assert [number for number, seen in enumerate(SEEN_BY_C3) if 5 in seen] == torch.where(differs)[0].tolist()
-
-
-# --- public weight files ----------------------------------------------------------------------------------
-
-
-def public_form(name):
-    """The net whose tensors a public file has: with its auxiliary heads."""
-    return {"auxiliary": True} if name in ("googlenet", "inception-v3") else {}
-
-
-@pytest.mark.parametrize("path", LAYOUTS, ids=lambda path: path.stem)
-def test_the_tensors_have_the_names_and_shapes_of_the_public_file(path):
-    layout = json.loads(path.read_text(encoding="utf-8"))["tensors"]
-    state = shapes_only(path.stem, **public_form(path.stem)).state_dict()
-    assert {name: list(value.shape) for name, value in state.items()} == layout
-
-
-def test_there_is_a_list_of_tensors_for_every_net_with_public_weights():
-    names = {"alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "googlenet", "inception-v3"}
-    assert {path.stem for path in LAYOUTS} == names | {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
-
-
-def random_file(layout, seed=0):
-    random = np.random.default_rng(seed)
-    return {
-        name: random.integers(1, 9, shape) if name.endswith("tracked") else random.random(shape, dtype=np.float32)
-        for name, shape in layout.items()
-    }
-
-
-def check_loading(name):
-    path = next(path for path in LAYOUTS if path.stem == name)
-    tensors = random_file(json.loads(path.read_text(encoding="utf-8"))["tensors"])
-    net = build_net(name, **public_form(name))
-    load_checked(net, tensors, net.names_in(tensors))
-    assert all(np.array_equal(value.numpy(), tensors[key]) for key, value in net.state_dict().items())
-    missing = dict(list(tensors.items())[1:])
-    with pytest.raises(WeightsError, match=f"missing {next(iter(tensors))}"):
-        load_checked(net, missing)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "resnet18"])
-def test_a_file_of_random_weights_in_the_public_layout_loads_and_one_with_a_gap_does_not(name):
-    check_loading(name)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", sorted({path.stem for path in LAYOUTS} - {"googlenet", "resnet18"}))
-def test_a_file_of_random_weights_in_the_public_layout_loads_for_the_large_nets_too(name):
-    check_loading(name)

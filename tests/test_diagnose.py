@@ -165,7 +165,7 @@ def test_a_rare_class_taken_for_a_frequent_one_is_told_as_imbalance() -> None:
     report = report_of(classes={"ant": 900, "bee": 850, "wasp": 60})
     weak = judged([880, 10, 10], [10, 830, 10], [30, 2, 28])
     item = next(item for item in findings(None, weak, report=report) if "'wasp'" in item["finding"])
-    assert "much rarer than the one it is taken for" in item["finding"]
+    assert "and there are fewer photos of it than of 'ant'" in item["finding"]
     assert "'wasp' has 60 photos, 'ant' 900." in item["evidence"]
     assert "--class-weights balanced" in item["remedy"]
 
@@ -225,7 +225,7 @@ def test_faults_of_the_data_are_told_with_what_was_done_about_them() -> None:
     conflict, leak, copies = findings(None, None, report=report)
     assert conflict["finding"].startswith("2 photos stand in several classes")
     assert leak["finding"].startswith("2 test or validation photos have a copy")
-    assert leak["evidence"].startswith("1 the same bytes, 1 near copies")
+    assert leak["evidence"].startswith("1 with the same bytes, 1 as near copies")
     assert copies["finding"] == "2 of the 90 photos are exact copies of another."
     assert copies["remedy"].startswith("Count on 88 different photos")
     assert all(item["expected_gain"] is None for item in (conflict, leak, copies))

@@ -283,11 +283,16 @@ def test_the_same_content_under_another_suffix_has_facts_of_its_own(tmp_path: Pa
     assert "suffix" in result.facts[1].notes[0]
 
 
+@pytest.mark.parametrize("scanned_before", [False, True])
 def test_a_file_that_changes_between_hashing_and_decoding_is_never_mixed_up(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, scanned_before: bool
 ) -> None:
     dataset = make_photos(tmp_path / "photos", 8)
     other = make_photos(tmp_path / "other", 8, seed=3)
+    if scanned_before:
+        with monkeypatch.context() as patch:
+            patch.setattr(features, "SCAN_TARGET", PREPROCESSING.decode_target())
+            survey(dataset, store, backbone=None)
     monkeypatch.setattr(decoding, "KEEP_BYTES", 0)  # every file is read again for decoding
     reads = dict.fromkeys([photo.path for photo in dataset.photos], 0)
 

@@ -114,6 +114,14 @@ def test_sobel_laplacian_blur_and_sharpen_do_what_their_names_say():
     assert (KERNELS["sharpen"] == KERNELS["identity"] - KERNELS["laplacian"]).all()
 
 
+def test_the_curve_without_its_mean_does_not_answer_to_brightness():
+    kernel = KERNELS["curve-zero-mean"]
+    assert kernel.sum() == 0
+    assert (apply_kernel(np.full((9, 9), 200.0), kernel) == 0).all()
+    line, other = apply_kernel(CURVE_PATCH, kernel).item(), apply_kernel(OTHER_PATCH, kernel).item()
+    assert line > 0 > other
+
+
 # --- against the definition and another implementation --------------------------------------
 
 
@@ -374,6 +382,18 @@ def test_the_picture_colours_the_response_by_its_sign_about_zero():
     assert red_minus_blue[:half, response].max() > 60  # orange: the edge filter answers with plus
     assert red_minus_blue[:half, response].min() > -20
     assert red_minus_blue[half : half + 300, response].min() < -60  # blue: its negative with minus
+
+
+def test_the_place_asked_for_is_framed_on_the_photo_and_on_the_response():
+    plain = photo()
+    without = np.asarray(apply_filter(plain, "blur").picture()).astype(int)
+    framed = np.asarray(apply_filter(plain, "blur", at=(10, 20)).picture()).astype(int)
+    rows, columns = np.where(np.abs(framed - without).max(axis=-1) > 0)
+    scale = 360 / 31  # the photo is 24 x 31 pixels
+    assert abs(columns.min() - (28 + 20 * scale)) < 3
+    on_response = columns[columns > 28 + 2 * 386]
+    assert abs(on_response.mean() - (28 + 2 * 386 + 20.5 * 360 / 29)) < 2
+    assert rows.min() > 28 + 40
 
 
 def test_a_flat_photo_draws_without_a_scale_of_zero():

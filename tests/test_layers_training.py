@@ -137,7 +137,7 @@ def test_gains_of_linear_layers_are_exactly_their_weights():
     assert result.gradient_gains == pytest.approx([3, 3, 3])
     assert result.init == "as they are"
     document = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert (document["gradient_gain"], document["verdict"]) == (pytest.approx(3), "steady")
+    assert (document["gradient_gain"], document["verdict"]) == (pytest.approx(3), "explodes")
 
 
 def test_measuring_gains_leaves_the_net_as_it_was():

@@ -256,7 +256,7 @@ def test_leaks_conflicts_copies_and_skipped_files_are_told_with_numbers_and_name
     assert "2 photos carry more than one label" in text
     assert "ant/40.jpg ('ant') and bee/41.jpg ('bee')" in text
     assert "2 photos of a test or validation split are also in another split" in text
-    assert "1 pairs of the same bytes, 1 of near copies" in text
+    assert "1 pair of the same bytes, 1 of near copies" in text
     assert "ant/00.jpg and ant/20.jpg" in text
     assert "1 file cannot be used (1 empty), for example ant/50.jpg" in text
     assert "2 photos are exact copies of another" in text

@@ -48,8 +48,8 @@ def describe_leaks(leaks: Sequence[Mapping[str, Any]], complete: bool) -> list[s
     example = leaks[0]
     return [
         f"{_count(tested, 'photo')} of a test or validation split {_are(tested)} also in another split "
-        f"({'' if complete else 'more than '}{kinds['exact']:,} pairs of the same bytes, {kinds['near']:,} of near "
-        f"copies), for example {shown(example['test'])} and {shown(example['train'])}. Such a test flatters: the "
+        f"({'' if complete else 'more than '}{_count(kinds['exact'], 'pair')} of the same bytes, {kinds['near']:,} of "
+        f"near copies), for example {shown(example['test'])} and {shown(example['train'])}. Such a test flatters: the "
         "copies are left out of training."
     ]
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from headstart.concerns import UNEVEN
 from headstart.files import shown
 from headstart.scan_report import ScanReport
 
@@ -23,6 +22,7 @@ PRECISE = 0.025  # half the width that the advice aims at
 GAP = 0.05  # accuracy lost from the training photos to unseen ones, beyond chance
 FITTED = 0.9  # a classifier below this on its own training photos has not learned them
 WEAK = 0.1  # share of photos recognised less of a class than of the others
+RARER = 1.5  # times as many photos of the class it is taken for
 LISTED = 5  # photos or classes named in a sentence
 
 Finding = dict[str, Any]  # {"finding", "evidence", "remedy", "expected_gain"}, and what a program may want to list
@@ -151,7 +151,7 @@ def _data_faults(report: ScanReport) -> Iterator[Finding]:
         photos = sum(len(conflict["paths"]) for conflict in report.label_conflicts)
         yield _finding(
             f"{photos:,} photos stand in several classes and were used in none.",
-            f"{len(report.label_conflicts):,} times the same bytes with different labels, for example "
+            f"{_cases(len(report.label_conflicts))} of the same bytes with different labels, for example "
             f"{_names(report.label_conflicts[0]['paths'])}.",
             "Keep the one with the right label and remove the others.",
         )
@@ -160,8 +160,8 @@ def _data_faults(report: ScanReport) -> Iterator[Finding]:
         exact = len({leak["test"] for leak in report.leaks if leak["kind"] == "exact"})
         yield _finding(
             f"{len(tested):,} test or validation photos have a copy in another split.",
-            f"{exact:,} the same bytes, {len(tested) - exact:,} near copies, for example {_names(tested)}. Their "
-            "copies were left out of training, so the accuracy told here is not flattered by them.",
+            f"{exact:,} with the same bytes, {len(tested) - exact:,} as near copies, for example {_names(tested)}. "
+            "Their copies were left out of training, so the accuracy told here is not flattered by them.",
             "Remove the copies from one side; an accuracy that was measured elsewhere on this split is too high.",
         )
     copies = sum(len(group) - 1 for group in report.duplicates)
@@ -269,13 +269,14 @@ def _weak_class(
         f"{_percent(own.high)}), {_percent(others.value)} of the others'. {mistakes[taken]:,} of "
         f"{mistakes.sum():,} mistakes: taken for {other}."
     )
-    rare = 0 < photos * UNEVEN <= rivals
+    rare = 0 < photos * RARER <= rivals
+    rest = f"'{shown(classes[1 - index])}'" if len(classes) == 2 else "the other classes"
     if rare:
         evidence += f" {name} has {photos:,} photos, {other} {rivals:,}."
     gain = (others.value - own.value) * own.count / (own.count + others.count)
     return _finding(
-        f"{name} is recognised far less often than the other classes"
-        + (", and it is much rarer than the one it is taken for." if rare else "."),
+        f"{name} is recognised far less often than {rest}"
+        + (f", and there are fewer photos of it than of {other}." if rare else "."),
         evidence,
         f"Add photos of {name}; until then try --class-weights balanced and compare."
         if rare
@@ -307,6 +308,10 @@ def _percent(share: float) -> str:
 
 def _points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
+
+
+def _cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count:,} cases"
 
 
 def _names(paths: Sequence[str]) -> str:

@@ -61,4 +61,4 @@ def evaluate_classifier(
     labels = places[[dataset.photos[row].label for row in rows]]
     probabilities = classifier.probabilities_from_features(survey.features[classifier.cut][rows])
     judged = metrics.evaluate(probabilities, labels, classifier.classes)
-    return {"data": dataset.name, **judged, "skipped": quality.inspect(dataset, survey.facts).to_json()["skipped"]}
+    return {"data": dataset.name, **judged, "skipped": quality.list_skipped(dataset, survey.facts)}

@@ -112,9 +112,10 @@ def train(
     with clock.step("features"):
         survey = _survey(dataset, backbone, config, quiet=quiet)
     with clock.step("scan"):
-        report = quality.inspect(dataset, survey.facts)
+        found = quality.find_duplicates(survey.facts)
+        report = quality.inspect(dataset, survey.facts, found)
         usable = [index for index, fact in enumerate(survey.facts) if fact.rejected is None]
-        clusters = quality.clusters(dataset, survey.facts)
+        clusters = quality.clusters(dataset, survey.facts, found)
         split = make_split(
             dataset,
             usable,

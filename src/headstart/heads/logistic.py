@@ -19,12 +19,12 @@ from headstart.heads.spectrum import Spectrum, decompose
 
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(1, -13, -1))  # from strong to weak: each starts the next
 COARSE = STRENGTHS[1:10:2]  # ten times apart, where every step is dear
-GAIN = 0.005  # part of the log loss that a weaker strength must save: below, the weaker one is not worth its steps
+GAIN, COARSE_GAIN = 0.005, 0.05  # part of the log loss that a weaker strength must save to be worth its steps
 STEPS = 20  # at each strength
 TOLERANCE = 1e-3  # more exact solutions changed no held-out log loss in its third digit
 THOROUGH = 2e8  # photos x axes x classes up to which every fold tries every strength
 TOGETHER = 5_000_000  # photos x classes x problems solved in the same products: bounds the memory
-SMALL = 1e8  # photos x axes x classes x problems: below, a second thread costs more than it brings
+SMALL = 4e8  # photos x axes x classes x problems: below, a second thread costs more than it brings
 EVERYONE = -1  # the column without held-out photos
 
 
@@ -114,7 +114,7 @@ class Fit:
         thorough = spectrum.rotated.size * material.classes <= THOROUGH
         columns = [*self._folds.numbers, EVERYONE]
         self._walked, self._others = (columns, []) if thorough else (columns[:1], columns[1:])
-        self._strengths, self._patience = (STRENGTHS, 2) if thorough else (COARSE, 1)
+        self._strengths, self._patience, self._gain = (STRENGTHS, 2, GAIN) if thorough else (COARSE, 1, COARSE_GAIN)
 
     @property
     def judged(self) -> Bool[np.ndarray, "photos"]:
@@ -132,7 +132,7 @@ class Fit:
             losses = tempered_losses(held_out[judged], material.labels[judged])
             strength = self._strengths[place]
             tried.append(row(self._kind, strength, losses, held_out[judged], material, judged, "folds"))
-            if best is None or tried[-1]["log_loss"] < (1 - GAIN) * tried[best.place]["log_loss"]:
+            if best is None or tried[-1]["log_loss"] < (1 - self._gain) * tried[best.place]["log_loss"]:
                 best = Chosen(place, held_out, solved.solutions[-1], ())
             elif place - best.place >= self._patience:
                 break

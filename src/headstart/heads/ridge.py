@@ -15,7 +15,7 @@ from headstart.heads.model import FittedHead, Head
 from headstart.heads.spectrum import Spectrum, decompose
 
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(-6, 5))  # times the number of features, added to the scatter
-JUDGED = 4096  # photos by which a strength is chosen; more would not change the choice
+JUDGED = 2048  # photos by which a strength is chosen; more would not change the choice
 BLOCK = 4096  # photos a time
 
 

@@ -56,20 +56,17 @@ def decompose(features: Float[np.ndarray, "photos features"], weights: Float64[n
     for rows in _blocks(count):
         mean += weights[rows] @ features[rows].astype(np.float64)
     mean /= weights.sum()
-    variance = 0.0
-    for rows in _blocks(count):
-        centred = features[rows] - mean
-        variance += float(weights[rows] @ np.einsum("ij,ij->i", centred, centred))
-    scale = float(np.sqrt(variance / weights.sum() / length)) or 1.0
-    decomposed = _by_photos if count < length else _by_features
-    scatter, basis = decomposed(features, weights, mean, scale)
+    scatter, basis = (_by_photos if count < length else _by_features)(features, weights, mean)
+    total = float(np.maximum(scatter, 0).sum())
+    scale = float(np.sqrt(total / weights.sum() / length)) or 1.0
     kept = scatter > NOTHING * max(float(scatter.max(initial=0.0)), np.finfo(np.float64).tiny)
     basis = np.ascontiguousarray(basis[:, kept])
     kind = np.float64 if count * basis.shape[1] <= DOUBLE else np.float32
     rotated = np.empty((count, basis.shape[1]), kind)
+    scaled = (basis / scale).astype(kind)
     for rows in _blocks(count):
-        rotated[rows] = ((features[rows] - mean) / scale) @ basis
-    return Spectrum(mean, scale, basis, np.ascontiguousarray(scatter[kept]), rotated)
+        rotated[rows] = np.matmul((features[rows] - mean).astype(kind), scaled)
+    return Spectrum(mean, scale, basis, np.ascontiguousarray(scatter[kept]) / scale**2, rotated)
 
 
 def _blocks(count: int) -> list[slice]:
@@ -80,25 +77,23 @@ def _by_photos(
     features: Float[np.ndarray, "photos features"],
     weights: Float64[np.ndarray, "photos"],
     mean: Float64[np.ndarray, "features"],
-    scale: float,
 ) -> tuple[Float64[np.ndarray, "axes"], Float64[np.ndarray, "features axes"]]:
-    scaled = (features - mean) / scale * np.sqrt(weights)[:, None]
+    centred = (features - mean) * np.sqrt(weights)[:, None]
     with one_thread():
-        scatter, vectors = np.linalg.eigh(scaled @ scaled.T)
+        scatter, vectors = np.linalg.eigh(centred @ centred.T)
     length = np.sqrt(np.maximum(scatter, np.finfo(np.float64).tiny))
-    return scatter, scaled.T @ (vectors / length)
+    return scatter, centred.T @ (vectors / length)
 
 
 def _by_features(
     features: Float[np.ndarray, "photos features"],
     weights: Float64[np.ndarray, "photos"],
     mean: Float64[np.ndarray, "features"],
-    scale: float,
 ) -> tuple[Float64[np.ndarray, "axes"], Float64[np.ndarray, "features axes"]]:
     total = np.zeros((features.shape[1], features.shape[1]))
     for rows in _blocks(len(features)):
-        scaled = (features[rows] - mean) / scale * np.sqrt(weights[rows])[:, None]
-        total += scaled.T @ scaled
+        centred = (features[rows] - mean) * np.sqrt(weights[rows])[:, None]
+        total += centred.T @ centred
     with one_thread():
         scatter, basis = np.linalg.eigh(total)
     return scatter, basis

@@ -70,8 +70,9 @@ def draw_lesson(
         for one, title in zip(filtered, titles, strict=True)
     ]
     if spot is not None:
-        _mark(shown, photo.shape[-2:], spot)
-        _mark(rows[0][1 if filtered[0].terms is None else 4].image, photo.shape[-2:], spot)
+        _mark(shown, photo.shape[-2:], spot, spot.patch.shape[-2:])
+        response = rows[0][1 if filtered[0].terms is None else 4].image
+        _mark(response, filtered[0].response.shape, spot, (1, 1))
     height = max(panel.image.height for row in [[Panel("", "", shown)], *rows] for panel in row) + HEAD + GAP
     width = (len(rows[0]) + 1) * (side + GAP) - GAP + 2 * MARGIN
     sheet = Image.new("RGB", (max(width, BAR_WIDTH + 2 * MARGIN), len(rows) * height + MARGIN + 64), PAPER)
@@ -168,10 +169,10 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST)
 
 
-def _mark(panel: Image.Image, shape: tuple[int, ...], spot: Products) -> None:
-    """Frame the window on a panel; it is drawn at least 9 px wide, so that it can be found."""
+def _mark(panel: Image.Image, shape: tuple[int, ...], spot: Products, window: tuple[int, ...]) -> None:
+    """Frame a window on a panel; it is drawn at least 9 px wide, so that it can be found."""
     scale = max(panel.size) / max(shape)
-    height, width = spot.patch.shape[-2:]
+    height, width = window
     middle = (spot.column + width / 2) * scale, (spot.row + height / 2) * scale
     half = max(4.5, width * scale / 2), max(4.5, height * scale / 2)
     box = (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])
@@ -196,10 +197,11 @@ def _draw_scale(sheet: Image.Image, limit: float, left: int, top: int) -> None:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     pen.rectangle((left - 1, top - 1, left + BAR_WIDTH, top + BAR_HEIGHT), outline=LINE)
     below = top + BAR_HEIGHT + 5
+    ends = f"{limit:,.0f}" if limit >= 1000 else f"{limit:.4g}"
     for share, text, anchor in (
-        (0.0, f"-{limit:.4g} and less", "la"),
+        (0.0, f"-{ends} and less", "la"),
         (0.5, "0", "ma"),
-        (1.0, f"{limit:.4g} and more", "ra"),
+        (1.0, f"{ends} and more", "ra"),
     ):
         pen.text((left + share * BAR_WIDTH, below), text, fill=INK, font=font, anchor=anchor)
     pen.text((left + BAR_WIDTH + GAP, top), "one scale for every map", fill=FAINT, font=font)

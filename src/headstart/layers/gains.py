@@ -23,7 +23,8 @@ from headstart.layers.trace import Trace, trace
 from headstart.layers.typed import checked_size
 
 BATCH = 4  # photos; enough for scales, and a large net's activations still fit into a laptop's memory
-TOO_FAR = 100.0  # a signal or gradient that changes by more than this factor over the net has exploded or vanished
+TOO_MUCH = 1.5  # a gradient that changes by more than this factor a layer explodes or vanishes ...
+TOO_FAR = 100.0  # ... and so does one that changes by more than this over the whole net
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -84,9 +85,11 @@ class Gains:
         return median(self.gradient_gains) if self.steps else 1.0
 
     def verdict(self) -> str:
-        """Steady, explodes or vanishes: by what the gradient's k makes of it over the whole net."""
-        power = self.gradient_gain**self.steps
-        return "explodes" if power > TOO_FAR else "vanishes" if power < 1 / TOO_FAR else "steady"
+        """Steady, explodes or vanishes: by the gradient's k, and by what it makes over the whole net."""
+        gain = self.gradient_gain
+        if gain > TOO_MUCH or gain**self.steps > TOO_FAR:
+            return "explodes"
+        return "vanishes" if gain < 1 / TOO_MUCH or gain**self.steps < 1 / TOO_FAR else "steady"
 
     def to_text(self) -> str:
         """A line a layer, and what the gains make together."""

@@ -28,6 +28,16 @@ def _matrix(*rows: Sequence[int | float]) -> Plane:
 _TOP_EDGE = _matrix((-1, -1, -1), (1, 1, 1), (0, 0, 0))
 _SOBEL_X = _matrix((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
 
+_CURVE = _matrix(
+    (0, 0, 0, 0, 0, 30, 0),
+    (0, 0, 0, 0, 30, 0, 0),
+    (0, 0, 0, 30, 0, 0, 0),
+    (0, 0, 0, 30, 0, 0, 0),
+    (0, 0, 0, 30, 0, 0, 0),
+    (0, 0, 0, 30, 0, 0, 0),
+    (0, 0, 0, 0, 0, 0, 0),
+)
+
 KERNELS: dict[str, Plane] = {
     "top-edge": _TOP_EDGE,  # bright below dark
     "left-edge": np.rot90(_TOP_EDGE, 1),
@@ -40,15 +50,8 @@ KERNELS: dict[str, Plane] = {
     "sobel-y": _SOBEL_X.T,
     "laplacian": _matrix((0, 1, 0), (1, -4, 1), (0, 1, 0)),
     "identity": _matrix((0, 0, 0), (0, 1, 0), (0, 0, 0)),
-    "curve": _matrix(
-        (0, 0, 0, 0, 0, 30, 0),
-        (0, 0, 0, 0, 30, 0, 0),
-        (0, 0, 0, 30, 0, 0, 0),
-        (0, 0, 0, 30, 0, 0, 0),
-        (0, 0, 0, 30, 0, 0, 0),
-        (0, 0, 0, 30, 0, 0, 0),
-        (0, 0, 0, 0, 0, 0, 0),
-    ),
+    "curve": _CURVE,
+    "curve-zero-mean": _matrix(*(49 * _CURVE / 30 - 6).tolist()),  # for photos: no answer to mere brightness
 }
 
 # Two patches of a drawing: one holds the curve that the filter looks for, the other a different line.
