@@ -125,7 +125,7 @@ def interrupt_at_random_moments(folder: Path, photos: Dataset, times: int, seed:
 
 
 def test_an_interrupted_survey_ends_within_two_seconds_and_leaves_no_thread(tmp_path: Path, photos: Dataset) -> None:
-    interrupt_at_random_moments(tmp_path, photos, times=15, seed=1)
+    interrupt_at_random_moments(tmp_path, photos, times=10, seed=1)
 
 
 @pytest.mark.full

@@ -19,7 +19,6 @@ KINDS = [*HEADS, "auto"]
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of the usual form that is trained in a blink."""
     monkeypatch.setattr("headstart.heads.mlp.UNITS", 48)
-    monkeypatch.setattr("headstart.heads.mlp.MOST_EPOCHS", 20)
 
 
 def photos(count: int = 60, length: int = 12, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

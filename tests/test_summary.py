@@ -83,7 +83,14 @@ def test_every_row_of_the_table_has_the_shape_of_a_real_run():
     assert rows == real_shapes(net, 3, 32, 24)
 
 
-@pytest.mark.parametrize("name", sorted(NETS))
+# The same code at another depth or width: in the release test only.
+ALIKE = {"resnet34", "resnet101", "resnet152", "resnet101:paper", "resnet152:paper", "resnet50:keras", "vgg11", "vgg13"}
+ALIKE |= {"vgg19", "inception-v3:keras", "efficientnet-lite1", "efficientnet-lite2"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full if name in ALIKE else ()) for name in sorted(NETS)]
+)
 def test_every_nets_table_adds_up_and_has_the_shapes_of_a_real_run(name):
     with ShapesOnly.building():  # a real run of PyTorch's own shape functions, without numbers
         net = build_net(name, classes=7).to("meta")

@@ -44,7 +44,7 @@ def scan(given: Global, data: str, follow_links: bool) -> int:
     from headstart.job import scan as scan_photos
     from headstart.quality import format_report
 
-    report = scan_photos(data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet)
+    report = scan_photos(data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet, say=given.say)
     document = report.to_json()
     given.show(document, format_report(report))
     return SOME_SKIPPED if document["skipped"] else DONE
@@ -96,7 +96,9 @@ def evaluate(given: Global, run: Path, data: str, follow_links: bool) -> int:
     from headstart.console import evaluation_text
     from headstart.job import evaluate as evaluate_run
 
-    document = evaluate_run(run, data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet)
+    document = evaluate_run(
+        run, data, follow_links=follow_links, threads=given.threads or 0, quiet=given.quiet, say=given.say
+    )
     given.show(document, evaluation_text(document))
     return SOME_SKIPPED if document["skipped"] else DONE
 

@@ -1,5 +1,6 @@
 """Measuring a classifier on labelled photos it was not made from."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from headstart.store import Store
 
 
 def evaluate_classifier(
-    classifier: Classifier, data: str | Path, *, follow_links: bool = False, threads: int = 0, quiet: bool = True
+    classifier: Classifier,
+    data: str | Path,
+    *,
+    follow_links: bool = False,
+    threads: int = 0,
+    quiet: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a classifier on other labelled photos.
 
@@ -27,6 +34,7 @@ def evaluate_classifier(
         follow_links: also read what symbolic links inside the folder point to.
         threads: processor threads; 0: all this process may use.
         quiet: show no progress line.
+        say: receives a sentence where the store could not be used as it should; None: silence.
 
     Returns:
         The measures of `headstart.metrics.evaluate`, with `data` (a name) and `skipped`.
@@ -52,6 +60,9 @@ def evaluate_classifier(
             threads=threads,
             progress=progress,
         )
+    if say is not None:
+        for notice in survey.notices:
+            say(notice)
     rows = [index for index, fact in enumerate(survey.facts) if fact.rejected is None]
     if not rows:
         raise DataError(

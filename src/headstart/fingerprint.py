@@ -13,7 +13,7 @@ QUALITY_VERSION = "1"  # part of the cache key of the facts: raise it when a fin
 THUMB_SIDE = 16  # cells
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class PhotoFacts:
     """The facts of one photo that need its bytes or its pixels.
 

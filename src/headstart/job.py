@@ -51,7 +51,14 @@ class Timings:
         return {name: round(value, 4) for name, value in steps.items()}
 
 
-def scan(data: str | Path, *, follow_links: bool = False, threads: int = 0, quiet: bool = True) -> quality.ScanReport:
+def scan(
+    data: str | Path,
+    *,
+    follow_links: bool = False,
+    threads: int = 0,
+    quiet: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> quality.ScanReport:
     """Look at labelled photos without training: counts, sizes, unreadable files, duplicates, leaks, imbalance.
 
     Args:
@@ -59,6 +66,7 @@ def scan(data: str | Path, *, follow_links: bool = False, threads: int = 0, quie
         follow_links: also read what symbolic links inside the folder point to.
         threads: decoding threads; 0: all this process may use.
         quiet: show no progress line.
+        say: receives a sentence where the store could not be used as it should; None: silence.
 
     Returns:
         The report; `to_json()` is the document of `headstart scan --json`.
@@ -69,6 +77,9 @@ def scan(data: str | Path, *, follow_links: bool = False, threads: int = 0, quie
     dataset = open_dataset(data, follow_links=follow_links)
     with Store() as store, Progress(len(dataset.photos), "photos", quiet=quiet) as progress:
         survey = survey_photos(dataset, store=store, threads=threads, progress=progress)
+    if say is not None:
+        for notice in survey.notices:
+            say(notice)
     return quality.inspect(dataset, survey.facts)
 
 
@@ -111,6 +122,8 @@ def train(
         _check_choices(config, backbone)
     with clock.step("features"):
         survey = _survey(dataset, backbone, config, quiet=quiet)
+        for notice in survey.notices:
+            say(notice)
     with clock.step("scan"):
         found = quality.find_duplicates(survey.facts)
         report = quality.inspect(dataset, survey.facts, found)
@@ -179,7 +192,13 @@ def train(
 
 
 def evaluate(
-    run: str | Path | runs.Run, data: str | Path, *, follow_links: bool = False, threads: int = 0, quiet: bool = True
+    run: str | Path | runs.Run,
+    data: str | Path,
+    *,
+    follow_links: bool = False,
+    threads: int = 0,
+    quiet: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a trained classifier on other labelled photos.
 
@@ -189,6 +208,7 @@ def evaluate(
         follow_links: also read what symbolic links inside the folder point to.
         threads: processor threads; 0: all this process may use.
         quiet: show no progress line.
+        say: receives a sentence where the store could not be used as it should; None: silence.
 
     Returns:
         The measures of `metrics.evaluate`, with `run`, `data` and `skipped`.
@@ -197,7 +217,7 @@ def evaluate(
         HeadstartError: the run or the data cannot be used, or the data hold a class the classifier does not know.
     """
     loaded = run if isinstance(run, runs.Run) else runs.load_run(Path(run))
-    return loaded.evaluate(data, follow_links=follow_links, threads=threads, quiet=quiet)
+    return loaded.evaluate(data, follow_links=follow_links, threads=threads, quiet=quiet, say=say)
 
 
 def _silence(_: str) -> None:

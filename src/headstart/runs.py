@@ -100,7 +100,13 @@ class Run:
         return list(self.classifier.predict(source, threads=threads))
 
     def evaluate(
-        self, data: str | Path, *, follow_links: bool = False, threads: int = 0, quiet: bool = True
+        self,
+        data: str | Path,
+        *,
+        follow_links: bool = False,
+        threads: int = 0,
+        quiet: bool = True,
+        say: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
         """Measure the classifier on other labelled photos.
 
@@ -109,13 +115,16 @@ class Run:
             follow_links: also read what symbolic links inside the folder point to.
             threads: processor threads; 0: all this process may use.
             quiet: show no progress line.
+            say: receives a sentence where the store could not be used as it should; None: silence.
 
         Returns:
             The measures of `metrics.evaluate`, with `run`, `data` and `skipped`.
         """
         from headstart.evaluation import evaluate_classifier  # predicting does not need what it imports
 
-        judged = evaluate_classifier(self.classifier, data, follow_links=follow_links, threads=threads, quiet=quiet)
+        judged = evaluate_classifier(
+            self.classifier, data, follow_links=follow_links, threads=threads, quiet=quiet, say=say
+        )
         return {"run": self.path.as_posix(), **judged}
 
     def predictions(self) -> Iterator[dict[str, Any]]:
