@@ -24,7 +24,8 @@ def commands(data: Path) -> list[list[str]]:
         ["store.py"],
         ["duplicates.py", str(data)],
         ["imagenet_check.py", str(data / "ants_bees" / "val"), str(data / "cats_dogs")],
-        ["heads.py", str(data)],
+        ["heads.py", ants_bees, str(data / "cats_dogs"), str(data / "sign_digits")],
+        ["heads.py", "--times"],
         ["scale.py"],
     ]
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from harness import machine, spread
+from harness import machine, peak_memory, spread
 from PIL import Image
 
 from headstart.backbones import Backbone, open_backbone
@@ -170,13 +170,11 @@ def memory(data: Path, sizes: list[int]) -> None:
 
 
 def one_survey(data: Path, size: int, folder: Path) -> None:
-    import resource
-
     dataset = repeated(open_dataset(data), size)
     backbone = open_backbone("efficientnet-lite0")
     with Store(folder / "store.sqlite3") as store:
         survey = survey_photos(dataset, backbone=backbone, store=store)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory()
     matrix = survey.features["pooled"].nbytes / 2**20
     print(json.dumps({"peak": peak, "matrix": matrix, "rate": size / survey.seconds}))
 

@@ -35,3 +35,14 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median, smallest and largest, and how many: `4.31 [4.20-4.54], n = 5`."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}], n = {len(values)}"
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process, MB. On Linux `ru_maxrss` would hold the parent's from before the start."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -22,10 +22,11 @@ from harness import machine
 from PIL import Image
 
 MEASURE = """
-import resource, sys
+import sys
+from harness import peak_memory
 from headstart.__main__ import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print(peak_memory(), file=sys.stderr)
 sys.exit(code)
 """
 
@@ -45,12 +46,12 @@ def draw(folder: Path, begin: int, end: int) -> None:
 def train(data: Path, out: Path, cache: Path) -> tuple[float, float, dict]:
     command = [sys.executable, "-c", MEASURE, "train", str(data), "--out", str(out), "--overwrite", "--json", "--quiet"]
     begun = time.perf_counter()
-    environment = {**os.environ, "HEADSTART_CACHE": str(cache)}
+    environment = {**os.environ, "HEADSTART_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).resolve().parent)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     seconds = time.perf_counter() - begun
     if done.returncode not in (0, 3):
         sys.exit(done.stderr)
-    return seconds, int(done.stderr.split()[-1]) / 1024, json.loads(done.stdout)
+    return seconds, float(done.stderr.split()[-1]), json.loads(done.stdout)
 
 
 def main() -> None:

@@ -250,6 +250,23 @@ def test_auto_is_as_good_on_held_out_photos_as_the_best_it_tried() -> None:
     assert auto.strength == same.strength
 
 
+def test_auto_takes_the_kind_with_the_lower_log_loss_on_the_same_folds() -> None:
+    taken = set()
+    for seed in range(6):
+        count, length, classes = (60, 300, 2 + seed % 3) if seed % 2 else (40 + 25 * seed, 10, 2 + seed % 3)
+        features, labels = photos(count, length, classes, seed=seed)
+        auto = fit("auto", features, labels, classes)
+        by_folds = {"ridge": np.inf, "logistic": np.inf}
+        for entry in auto.tried:
+            if entry["by"] == "folds":
+                kind = str(entry["head"]).removeprefix("root-")
+                by_folds[kind] = min(by_folds[kind], entry["log_loss"])
+        best = min(by_folds, key=lambda kind: by_folds[kind])
+        assert auto.head.kind.removeprefix("root-") == best
+        taken.add(best)
+    assert taken == {"ridge", "logistic"}
+
+
 def test_beyond_the_work_limit_auto_takes_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = photos()
     monkeypatch.setattr("headstart.heads.auto.WORK", 0)
