@@ -75,6 +75,19 @@ def test_gains_are_told_layer_by_layer(capsys: pytest.CaptureFixture[str]) -> No
     assert len(document["layers"]) == 5
 
 
+def test_gains_can_be_measured_on_the_users_own_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = []
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        photos += ["--image", tmp_path / f"{number}.png"]
+    on_photos = told(capsys, "layers", "gains", "LeNet", "--init", "he", *photos)
+    on_noise = told(capsys, "layers", "gains", "lenet", "--init", "he")
+    assert len(on_photos["layers"]) == 5 and on_photos["layers"] != on_noise["layers"]
+    code, line = refused(capsys, "layers", "gains", "lenet", "--image", tmp_path / "none.png")
+    assert code == 1 and "no such file" in line
+
+
 def test_bad_input_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     conv = ["shape", "conv", "--input", "7x7x1", "--filters", 1]
     assert refused(capsys, *conv, "--kernel", 9) == (

@@ -169,9 +169,9 @@ def _net_of(net: str, classes: int | None) -> tuple[Any, str, tuple[int, int, in
     """Return a function that builds the net or a run's full network, its name, and its input size where it is known."""
     from headstart.nets import NETS, build_net
 
-    if net in NETS or not Path(net).is_dir():
+    if net.lower() in NETS or not Path(net).is_dir():
         options = {} if classes is None else {"classes": classes}
-        return (lambda: build_net(net, **options)), net, None
+        return (lambda: build_net(net.lower(), **options)), net.lower(), None
     from headstart.runs import load_run
 
     classifier = load_run(net).classifier
@@ -189,10 +189,13 @@ def layers() -> None:
 @layers.command()
 @click.argument("net")
 @click.option("--init", help="glorot, he, or a gain such as 0.5 (He times it). Default: as the net is built.")
+@click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A photo; several are better.")
 @INPUT
 @global_options
-def gains(given: Global, net: str, init: str | None, size: str | None) -> int:
+def gains(given: Global, net: str, init: str | None, images: tuple[Path, ...], size: str | None) -> int:
     """Signal and gradient after each layer with random weights: exploding, vanishing, or about 1.
+
+    The input is random numbers, or photos given with --image.
 
     Example: headstart layers gains vgg16 --init he --input 64x64x3
     """
@@ -200,9 +203,31 @@ def gains(given: Global, net: str, init: str | None, size: str | None) -> int:
     from headstart.nets import build_net
 
     wanted = None if size is None else image_size(size)
-    result = layer_gains(build_net(net), init=init, input_size=wanted, seed=given.seed or 0, name=net)
+    built = build_net(net.lower())
+    own_size: tuple[int, int, int] = getattr(built, "input_size", (224, 224, 3))
+    photos = _photos(images, wanted or own_size) if images else None
+    result = layer_gains(built, photos, init=init, input_size=wanted, seed=given.seed or 0, name=net.lower())
     given.show(result.to_json(), result.to_text())
     return DONE
+
+
+def _photos(paths: tuple[Path, ...], size: tuple[int, int, int]) -> Any:
+    """Read photos as a tensor (batch, channels, height, width), stretched to the size, of mean 0 and variance 1."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from headstart.images import decode, read_photo_bytes
+
+    height, width, channels = size
+    mode = "L" if channels == 1 else "RGB"
+    pictures = [
+        Image.fromarray(decode(read_photo_bytes(path), name=path.name).pixels).convert(mode).resize((width, height))
+        for path in paths
+    ]
+    values = np.stack([np.asarray(picture, dtype=np.float32).reshape(height, width, channels) for picture in pictures])
+    values = (values - values.mean()) / max(float(values.std()), 1.0)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
 
 LESSONS: tuple[click.Command, ...] = (shape, filter_photo, summary, layers)
