@@ -36,7 +36,10 @@ def commands_page() -> str:
         "",
     ]
     for name, command in [("headstart", cli), *commands(cli)]:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        names = cli.context_settings["help_option_names"]
+        context = click.Context(
+            command, info_name=name, max_content_width=100, terminal_width=100, help_option_names=names
+        )
         parts += [f"## {name}", "", "```", command.get_help(context), "```", ""]
     return "\n".join(parts)
 
