@@ -13,7 +13,6 @@ from headstart.heads.logistic import Fit
 from headstart.heads.model import ROOT, FittedHead
 from headstart.heads.ridge import Choice, Path, choose, ridge_head, ridge_path, row
 
-DOUBT = 0.5  # standard errors by which the roots must be better
 WORK = 4e9  # photos x axes x classes beyond which ridge is taken without trying logistic regression
 
 
@@ -31,8 +30,7 @@ def fit_auto(material: Material) -> FittedHead:
     """Choose between `ridge`, `logistic`, `root-ridge` and `root-logistic`.
 
     First the features: ridge is fitted to them and to their roots, and the roots are taken if their leave-one-out log
-    loss is lower by more than half a standard error of the difference, photo by photo; in doubt the head stays linear,
-    so that it can be put on the net as its last layer.
+    loss is lower by more than one standard error of the difference, photo by photo; in doubt the head stays linear.
     Then the kind, on the features taken: ridge and logistic regression predict the same folds, and the lower log loss
     wins. Beyond `photos x features x classes` of 4e9 ridge is taken without the second step: the rule counts numbers,
     not seconds, so the same photos give the same head on a busy machine.
@@ -61,9 +59,9 @@ def _candidate(material: Material, kind: str) -> Candidate:
 
 
 def _clearly_lower(new: Choice, old: Choice, material: Material) -> bool:
-    """Whether the log loss is lower by more than `DOUBT` standard errors of the difference."""
+    """Whether the log loss is lower by more than one standard error of the difference."""
     better = (old.losses - new.losses) * material.weights[new.judged]
-    return bool(better.mean() > DOUBT * better.std() / np.sqrt(len(better)))
+    return bool(better.mean() > better.std() / np.sqrt(len(better)))
 
 
 def _on_folds(candidate: Candidate, material: Material, judged: Bool[np.ndarray, "photos"]) -> dict[str, Any]:
