@@ -13,7 +13,7 @@ from headstart.heads.logistic import Fit
 from headstart.heads.model import ROOT, FittedHead
 from headstart.heads.ridge import Choice, Path, choose, ridge_head, ridge_path, row
 
-WORK = 4e9  # photos x axes x classes beyond which ridge is taken without trying logistic regression
+WORK = 8e8  # photos x axes x classes beyond which ridge is taken without trying logistic regression
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def fit_auto(material: Material) -> FittedHead:
     First the features: ridge is fitted to them and to their roots, and the roots are taken if their leave-one-out log
     loss is lower by more than one standard error of the difference, photo by photo; in doubt the head stays linear.
     Then the kind, on the features taken: ridge and logistic regression predict the same folds, and the lower log loss
-    wins. Beyond `photos x features x classes` of 4e9 ridge is taken without the second step: the rule counts numbers,
+    wins. Beyond `photos x features x classes` of 8e8 ridge is taken without the second step: the rule counts numbers,
     not seconds, so the same photos give the same head on a busy machine.
     """
     start = time.perf_counter()

@@ -19,8 +19,7 @@ from headstart.heads.spectrum import Spectrum, decompose
 
 STRENGTHS = tuple(10.0 ** (step / 2) for step in range(1, -13, -1))  # from strong to weak: each starts the next
 COARSE = STRENGTHS[1:10:2]  # ten times apart, where every step is dear
-GAIN = (0.005, 0.0)  # part of the log loss, and nats, that a weaker strength must save to be worth its steps,
-COARSE_GAIN = (0.02, 0.002)  # and the same where every step is dear
+GAIN, COARSE_GAIN = 0.005, 0.05  # part of the log loss that a weaker strength must save to be worth its steps
 STEPS = 20  # at each strength
 TOLERANCE = 1e-3  # more exact solutions changed no held-out log loss in its third digit
 THOROUGH = 2e8  # photos x axes x classes up to which every fold tries every strength
@@ -133,17 +132,13 @@ class Fit:
             losses = tempered_losses(held_out[judged], material.labels[judged])
             strength = self._strengths[place]
             tried.append(row(self._kind, strength, losses, held_out[judged], material, judged, "folds"))
-            if best is None or self._worth(tried[best.place]["log_loss"], tried[-1]["log_loss"]):
+            if best is None or tried[-1]["log_loss"] < (1 - self._gain) * tried[best.place]["log_loss"]:
                 best = Chosen(place, held_out, solved.solutions[-1], ())
             elif place - best.place >= self._patience:
                 break
         if best is None:
             raise ValueError("there are no strengths to choose from")
         return replace(best, tried=tuple(tried))
-
-    def _worth(self, best: float, following: float) -> bool:
-        part, nats = self._gain
-        return following < (1 - part) * best and following < best - nats
 
     def finish(self, chosen: Chosen, start: float) -> FittedHead:
         """Solve the problems that took no part in the choice, and put the head together."""
