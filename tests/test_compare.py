@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headstart.compare import compare
+from headstart.comparison import compare
 from headstart.errors import RunError
 from headstart.runs import Run
 from make_run import CONFIG, PLAN, small_metrics, small_rows, write_small_run

@@ -54,6 +54,12 @@ def test_every_public_name_is_real_and_described() -> None:
         assert name.startswith("__") or thing.__doc__
 
 
+def test_no_module_takes_the_place_of_a_public_function_once_it_is_imported() -> None:
+    # Importing `package.name` sets the attribute `name` of the package: a function of that name would be gone.
+    modules = {path.stem for path in (REPOSITORY / "src" / "headstart").iterdir()}
+    assert not modules & set(headstart.__all__)
+
+
 def test_an_unknown_name_says_which_exist() -> None:
     with pytest.raises(AttributeError, match="it has HeadstartError, Run"):
         _ = headstart.trian  # type: ignore[attr-defined]

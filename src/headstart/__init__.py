@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.compare import compare as compare
+    from headstart.comparison import compare as compare
     from headstart.config import TrainConfig as TrainConfig
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.job import scan as scan
@@ -29,7 +29,7 @@ _HOMES = {
     "scan": ("headstart.job", "scan"),
     "train": ("headstart.job", "train"),
     "load": ("headstart.runs", "load_run"),
-    "compare": ("headstart.compare", "compare"),
+    "compare": ("headstart.comparison", "compare"),
     "open_dataset": ("headstart.readers", "open_dataset"),
     "Run": ("headstart.runs", "Run"),
     "TrainConfig": ("headstart.config", "TrainConfig"),

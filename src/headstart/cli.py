@@ -134,7 +134,7 @@ def compare(given: Global, first: Path, second: Path) -> int:
 
     Example: headstart compare runs/photos-1 runs/photos-2
     """
-    from headstart.compare import compare as compare_runs
+    from headstart.comparison import compare as compare_runs
     from headstart.runs import load_run
 
     result = compare_runs(load_run(first), load_run(second))
