@@ -75,7 +75,7 @@ def make_plan(config: TrainConfig, fitted: FittedHead, split: Split, dataset: Da
             f"{len(split.train):,} training photos, {per_class:,.0f} a class: the backbone stays frozen and only a new "
             "last layer is trained.",
             "How similar the photos are to those the backbone was trained on was not measured; 'similar' is assumed.",
-            f"Head {fitted.head.kind}, strength {_number(fitted.strength)}: the lowest held-out log loss of "
+            f"Head {fitted.head.kind}, strength {_number(fitted.strength)}: chosen by held-out log loss among "
             f"{len(fitted.tried)} candidates, on {_folds(split)}.",
             split.how,
         ],
