@@ -5,7 +5,7 @@
 For each set every photo is compared with every other; nothing is planted, so what is called near must be looked at:
 `--sheets` draws those pairs. Then copies of `--originals` photos are added, one kind at a time.
 
-What it printed, from which the thresholds of `headstart.duplicates` were chosen (AMD EPYC, 2 cores). 60 originals;
+What it printed, from which the thresholds of `headstart.quality.duplicates` were chosen (AMD EPYC). 60 originals;
 "re-encoded": JPEG 95, 75 and 50, WebP, GIF, brightness x 0.9 and x 1.1, gamma 0.85; "resized": x 2 to x 0.25 and to
 64 x 64, the kind of which fewest are found. Distances: the largest of a planted copy, and the smallest of two photos
 that are not called near.
@@ -44,9 +44,9 @@ from harness import machine
 from PIL import Image, ImageDraw, ImageEnhance
 
 from headstart.dataset import Dataset
-from headstart.duplicates import find_near
-from headstart.fingerprint import photo_fingerprint
 from headstart.images import decode
+from headstart.quality.duplicates import find_near
+from headstart.quality.fingerprint import photo_fingerprint
 from headstart.readers import open_dataset
 
 SETS = ("cats_dogs", "ants_bees", "sign_digits", "omniglot", "blood_cells", "mnist", "elpv")
@@ -106,7 +106,7 @@ def look(photo: Image.Image | np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Distance of each photo to its copy, by the formula of `headstart.duplicates`."""
+    """Distance of each photo to its copy, by the formula of `headstart.quality.duplicates`."""
     return np.linalg.norm(_unit(first) - _unit(second), axis=1)
 
 

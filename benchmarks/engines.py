@@ -22,8 +22,8 @@ import numpy as np
 from harness import machine, spread
 
 from headstart.backbones import Backbone, open_backbone
-from headstart.conversion import PHOTO, load_openvino, named_outputs
-from headstart.engines import OpenVinoEngine, TorchEngine, _keep_outputs, available_threads
+from headstart.backbones.conversion import PHOTO, load_openvino, named_outputs
+from headstart.backbones.engines import OpenVinoEngine, TorchEngine, _keep_outputs, available_threads
 from headstart.images import decode, read_photo_bytes
 
 Run = Callable[[list[np.ndarray]], np.ndarray]  # photos -> features (photos, features)
@@ -33,7 +33,7 @@ import sys, time
 begin = time.perf_counter()
 kind, name, cache = sys.argv[1:4]
 import numpy as np
-from headstart import engines
+from headstart.backbones import engines
 from headstart.backbones import open_backbone
 if cache:
     plain = engines._settings

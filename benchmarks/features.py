@@ -28,10 +28,10 @@ from harness import machine, peak_memory, spread
 from PIL import Image
 
 from headstart.backbones import Backbone, open_backbone
+from headstart.backbones.engines import available_threads, open_engine
 from headstart.dataset import Dataset, Photo
-from headstart.decoding import content_digest
-from headstart.engines import available_threads, open_engine
 from headstart.features import survey_photos
+from headstart.features.decoding import content_digest
 from headstart.images import decode
 from headstart.quality import photo_fingerprint
 from headstart.readers import open_dataset

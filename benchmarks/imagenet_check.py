@@ -24,7 +24,7 @@ import numpy as np
 from harness import machine, spread
 
 from headstart.backbones import BACKBONES, Backbone, backbone_from_tensors, open_backbone
-from headstart.engines import open_engine
+from headstart.backbones.engines import open_engine
 from headstart.errors import ImageRejected
 from headstart.images import decode, read_photo_bytes
 from headstart.preprocess import Preprocessing

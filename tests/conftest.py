@@ -58,7 +58,7 @@ def one_torch_thread() -> None:
 def converted_backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which efficientnet-lite0 is converted, made once a test session."""
     from headstart.backbones import open_backbone
-    from headstart.engines import open_engine
+    from headstart.backbones.engines import open_engine
 
     cache = tmp_path_factory.mktemp("converted")
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.backbones import Backbone
-from headstart.converted import ConvertedNet
+from headstart.backbones.converted import ConvertedNet
 from headstart.dataset import Dataset, Photo
 from headstart.features import survey_photos
 from headstart.preprocess import Preprocessing

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.backbones.converted import ConvertedNet
 from headstart.classifier import Classifier
-from headstart.converted import ConvertedNet
 from headstart.heads import Head
 from headstart.preprocess import Preprocessing
 from headstart.runs import Run, write_run

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import photos_make
-from headstart import images, pillow
+from headstart import images
 from headstart.errors import ImageRejected
+from headstart.images import pillow
 
 
 def resident(key: str) -> float:

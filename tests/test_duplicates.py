@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from headstart import duplicates
 from headstart.dataset import Dataset, Photo
-from headstart.duplicates import clusters, find_duplicates, find_near, unite
-from headstart.fingerprint import PhotoFacts, photo_fingerprint
 from headstart.images import decode
+from headstart.quality import duplicates
+from headstart.quality.duplicates import clusters, find_duplicates, find_near, unite
+from headstart.quality.fingerprint import PhotoFacts, photo_fingerprint
 from headstart.readers.idx import read_idx
 
 Thumb = np.ndarray

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import engines
-from headstart.backbones import Backbone, open_backbone
-from headstart.conversion import load_openvino
-from headstart.engines import OpenVinoEngine, TorchEngine, available_threads, open_engine
+from headstart.backbones import Backbone, engines, open_backbone
+from headstart.backbones.conversion import load_openvino
+from headstart.backbones.engines import OpenVinoEngine, TorchEngine, available_threads, open_engine
 from headstart.errors import BackboneError, ShapeError, UsageError
 from headstart.images import decode, read_photo_bytes
 from headstart.preprocess import Preprocessing
@@ -285,7 +284,7 @@ def test_an_interrupted_process_ends_at_once(ready_cache: Path, kind: str) -> No
         import itertools
         import numpy as np
         from headstart.backbones import open_backbone
-        from headstart.engines import open_engine
+        from headstart.backbones.engines import open_engine
         engine = open_engine(open_backbone("efficientnet-lite0"), kind={kind!r}, threads=1)
         photo = np.zeros((224, 224, 3), np.uint8)
         for number, _ in engine.run((number, photo) for number in itertools.count()):
@@ -365,5 +364,5 @@ def test_all_processors_this_process_may_use_are_counted() -> None:
     assert 1 <= available_threads() <= (os.cpu_count() or 1)
     if hasattr(os, "sched_setaffinity"):
         code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        code += "from headstart.engines import available_threads; print(available_threads())"
+        code += "from headstart.backbones.engines import available_threads; print(available_threads())"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"

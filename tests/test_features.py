@@ -17,10 +17,10 @@ from PIL import Image
 
 from crash_disk import small_disk
 from crash_features import CUTS, PREPROCESSING, PaperEngine, make_photos, paper_backbone, paper_features
-from headstart import decoding, features
+from headstart import features
 from headstart.dataset import Dataset, Photo
 from headstart.errors import BackboneError, ImageRejected, StoreError, UsageError
-from headstart.features import Survey, survey_photos
+from headstart.features import Survey, decoding, survey_photos
 from headstart.images import decode, read_photo_bytes
 from headstart.quality import PhotoFacts, photo_fingerprint
 from headstart.store import NAME, Store
@@ -530,7 +530,7 @@ def test_the_fast_engine_in_the_survey_gives_what_it_gives_one_photo_at_a_time(
     ready_cache: Path, photo_folder: Path
 ) -> None:
     from headstart.backbones import open_backbone
-    from headstart.engines import open_engine
+    from headstart.backbones.engines import open_engine
 
     names = sorted(path.relative_to(photo_folder).as_posix() for path in photo_folder.rglob("*.png"))[:20]
     dataset = Dataset("shapes", photo_folder, ("bars", "disks"), tuple(Photo(name, 0) for name in names))

@@ -20,8 +20,8 @@ from crash_features import (
     survey_in_child,
 )
 from headstart.dataset import Dataset
-from headstart.decoding import BATCH
 from headstart.features import survey_photos
+from headstart.features.decoding import BATCH
 from headstart.store import NAME, Store
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
@@ -39,7 +39,7 @@ def expected(photos: Dataset) -> np.ndarray:
 
 def stored_rows(photos: Dataset, store: Store) -> np.ndarray:
     """What the store holds, read through a survey whose engine and decoder must not be needed for it."""
-    from headstart.decoding import Recipe, content_digest
+    from headstart.features.decoding import Recipe, content_digest
 
     fingerprint = paper_backbone().fingerprint("pooled", PaperEngine.name)
     recipe = Recipe(target=0, fingerprints={"pooled": fingerprint})

@@ -15,9 +15,8 @@ import pytest
 from PIL import Image, ImageFile, ImageSequence
 
 import photos_make
-from headstart import formats
 from headstart.errors import ConfigError, ImageRejected, ShapeError, UsageError
-from headstart.images import DECODER_VERSION, REASONS, DecodeLimits, Picture, decode, read_photo_bytes
+from headstart.images import DECODER_VERSION, REASONS, DecodeLimits, Picture, decode, formats, read_photo_bytes
 
 # What the manifest calls a refusal -> our reason. "refuse:format" is a picture in a format that is not read.
 REASON_OF = {"refuse:format": "unsupported_format"}

@@ -16,9 +16,8 @@ import pytest
 from PIL import Image, ImageFile
 
 import photos_make
-from headstart import pillow
 from headstart.errors import ImageRejected
-from headstart.images import DecodeLimits, decode
+from headstart.images import DecodeLimits, decode, pillow
 
 TESTS = Path(__file__).parent
 

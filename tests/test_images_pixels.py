@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageCms
 
 import photos_make
-from headstart import pixels as pixels_room
 from headstart.images import decode
+from headstart.images import pixels as pixels_room
 
 RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from headstart.cells import cell_value
 from headstart.classifier import Prediction
 from headstart.errors import DataError, UsageError
 from headstart.predict import predict_paths, write_predictions
 from headstart.runs import load_run
+from headstart.runs.cells import cell_value
 from make_run import CLASSES, write_small_run
 from test_classifier import noise, png, real_classifier
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.concerns import lowest_share
 from headstart.dataset import Dataset, Photo, Skipped
 from headstart.quality import PhotoFacts, ScanReport, find_duplicates, format_report, inspect, list_skipped
+from headstart.quality.concerns import lowest_share
 
 HOSTILE = [
     "a\x1b[31mred.jpg",

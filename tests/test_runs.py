@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart import documents, runs
+from headstart import runs
 from headstart.errors import OutputError, RunError, UsageError
-from headstart.modelfile import pack
-from headstart.runs import FILES, MANIFEST, list_runs, load_run, new_run_path, write_run
+from headstart.runs import FILES, MANIFEST, documents, list_runs, load_run, new_run_path, write_run
+from headstart.runs.modelfile import pack
 from make_run import CLASSES, CONFIG, PLAN, small_classifier, small_metrics, small_rows, small_tensors, write_small_run
 
 GOLDEN = Path(__file__).parent / "golden"

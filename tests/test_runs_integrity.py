@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import guarded, modelfile, runs
+from headstart import runs
 from headstart.errors import HeadstartError, RunError
-from headstart.runs import FILES, MANIFEST, load_run
+from headstart.runs import FILES, MANIFEST, guarded, load_run, modelfile
 from headstart.weights import digest
 from make_run import CLASSES, small_classifier, small_rows, write_small_run
 

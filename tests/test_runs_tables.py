@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from headstart import cells
-from headstart.cells import cell_text, cell_value, number_text, read_predictions_csv, write_predictions_csv
-from headstart.documents import history_text, json_bytes, portable, predictions_text
 from headstart.errors import RunError
+from headstart.runs import cells
+from headstart.runs.cells import cell_text, cell_value, number_text, read_predictions_csv, write_predictions_csv
+from headstart.runs.documents import history_text, json_bytes, portable, predictions_text
 
 NAMES = [
     "",

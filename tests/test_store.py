@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from crash_store import batch_of, key_of, vector_of, wrong_vectors
-from headstart import database, storecare
-from headstart.entries import NUMBER_TYPES, decode_entry, encode_entry
 from headstart.errors import StoreError
-from headstart.store import NAME, Store, entry_key
+from headstart.store import NAME, Store, database, entry_key
+from headstart.store import care as storecare
+from headstart.store.entries import NUMBER_TYPES, decode_entry, encode_entry
 
 HERE = Path(__file__).parent
 

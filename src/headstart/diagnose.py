@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from headstart.files import shown
-from headstart.scan_report import ScanReport
+from headstart.quality.scan_report import ScanReport
 
 UNSURE = 0.05  # half the width of the test accuracy's interval that is worth a word
 PRECISE = 0.025  # half the width that the advice aims at

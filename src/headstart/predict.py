@@ -8,12 +8,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from headstart.cells import cell_text, number_text
 from headstart.classifier import Classifier, Prediction
 from headstart.errors import DataError, UsageError
 from headstart.files import shown
 from headstart.readers.walk import walk
 from headstart.runs import Run
+from headstart.runs.cells import cell_text, number_text
 from headstart.store import Store
 
 LAYOUTS = ("table", "csv", "jsonl")
@@ -87,7 +87,7 @@ def write_predictions(rows: Iterable[Prediction], layout: str, stream: Stream, *
     """Print predictions as they come.
 
     table: the label, its probability, and the path; `topk` pairs. For eyes: names are shown without control characters.
-    csv: path, label, probability (`topk` pairs), error, then a column for each class; cells as `headstart.cells` says.
+    csv: path, label, probability (`topk` pairs), error, then a column for each class; see `headstart.runs.cells`.
     jsonl: one object a line, `{"path", "label", "probability", "probabilities"}` or `{"path", "error"}`; with `topk`
     above 1 also "top", the most probable first. ASCII, so any path survives.
 

@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from headstart.documents import portable
 from headstart.errors import ImageRejected
 from headstart.files import shown
 from headstart.images import decode
 from headstart.report import facts
 from headstart.report.problems import data_problems
+from headstart.runs.documents import portable
 
 THUMBNAIL_SIDE = 208  # pixels of the longer side; the page shows them about 168 wide
 THUMBNAIL_QUALITY = 72

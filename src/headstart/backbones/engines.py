@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headstart.backbones import Backbone, check_cuts, engine_name
-from headstart.conversion import load_openvino, named_outputs
+from headstart.backbones.conversion import load_openvino, named_outputs
 from headstart.errors import BackboneError, ShapeError, UsageError
 
 Photos = Iterable[tuple[Hashable, UInt8[np.ndarray, "size size 3"]]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.numpy
 
-from headstart.conversion import CONVERSION_VERSION, GRAPH_FILES, convert, openvino_version
+from headstart.backbones.conversion import CONVERSION_VERSION, GRAPH_FILES, convert, openvino_version
 from headstart.errors import BackboneError, OutputError
 from headstart.files import cache_dir, new_directory, sha256_file, shown
 from headstart.nets import NETS_VERSION, build_net

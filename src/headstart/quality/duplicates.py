@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from headstart.dataset import Dataset
-from headstart.fingerprint import THUMB_SIDE, PhotoFacts
+from headstart.quality.fingerprint import THUMB_SIDE, PhotoFacts
 
 COPY_CONTRAST = 0.05
 COPY_LEVELS = 0.6  # grey levels of 255, root mean square

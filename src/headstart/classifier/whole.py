@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from headstart.backbones import Backbone
-from headstart.conversion import named_outputs
+from headstart.backbones.conversion import named_outputs
 from headstart.errors import ShapeError
 from headstart.heads import Head, head_layers
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from headstart import concerns
 from headstart.dataset import Dataset
-from headstart.duplicates import Duplicates, clusters, find_duplicates, unite
 from headstart.files import shown
-from headstart.fingerprint import QUALITY_VERSION, THUMB_SIDE, PhotoFacts, photo_fingerprint
-from headstart.scan_report import MOST_LEAKS, ScanReport, format_report
+from headstart.quality import concerns
+from headstart.quality.duplicates import Duplicates, clusters, find_duplicates, unite
+from headstart.quality.fingerprint import QUALITY_VERSION, THUMB_SIDE, PhotoFacts, photo_fingerprint
+from headstart.quality.scan_report import MOST_LEAKS, ScanReport, format_report
 
 __all__ = [
     "QUALITY_VERSION",

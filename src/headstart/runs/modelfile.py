@@ -15,10 +15,10 @@ import numpy as np
 
 from headstart.backbones import BACKBONES, Backbone, backbone_from_tensors, open_backbone
 from headstart.classifier import Classifier
-from headstart.documents import finite
+from headstart.runs.documents import finite
 from headstart.errors import BackboneError, HeadstartError, RunError, UsageError
 from headstart.files import shown
-from headstart.guarded import DTYPES, parse_declared, read_tensors
+from headstart.runs.guarded import DTYPES, parse_declared, read_tensors
 from headstart.heads import HEADS, Head
 from headstart.preprocess import Preprocessing
 from headstart.weights import digest

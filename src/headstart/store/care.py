@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.database import SIDE_FILES, transaction
-from headstart.entries import decode_entry, is_array
 from headstart.files import shown
+from headstart.store.database import SIDE_FILES, transaction
+from headstart.store.entries import decode_entry, is_array
 
 ROUNDS = 20  # of removing what was unused for longest, before a size is called unreachable
 ENTRIES_A_READ = 200

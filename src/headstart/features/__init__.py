@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from headstart.backbones import Backbone
+from headstart.backbones.engines import Engine, available_threads, open_engine
 from headstart.dataset import Dataset
-from headstart.decoding import BATCH, Batch, Decoders, Keeper, Outcome, Recipe
-from headstart.engines import Engine, available_threads, open_engine
 from headstart.errors import BackboneError, UsageError
+from headstart.features.decoding import BATCH, Batch, Decoders, Keeper, Outcome, Recipe
 from headstart.quality import THUMB_SIDE, PhotoFacts
 from headstart.store import Store, Value
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from headstart import evidence, heads, quality, runs
+from headstart import heads, quality, runs
 from headstart.backbones import Backbone, open_backbone
 from headstart.classifier import Classifier
 from headstart.config import TrainConfig
@@ -19,6 +19,7 @@ from headstart.diagnose import diagnose
 from headstart.errors import ConfigError, DataError
 from headstart.features import Survey, survey_photos
 from headstart.heads import FittedHead
+from headstart.job import evidence
 from headstart.progress import Progress
 from headstart.readers import open_dataset
 from headstart.report import make_thumbnail, render_report

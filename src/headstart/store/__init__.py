@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from headstart.database import SIDE_FILES, Database, transaction
-from headstart.entries import decode_entry, encode_entry
 from headstart.errors import OutputError, StoreError
 from headstart.files import cache_dir
 from headstart.locks import FileLock
-from headstart.storecare import StoreCheck, StoreInfo, StorePrune, check_entries, describe, remove_entries
+from headstart.store.care import StoreCheck, StoreInfo, StorePrune, check_entries, describe, remove_entries
+from headstart.store.database import SIDE_FILES, Database, transaction
+from headstart.store.entries import decode_entry, encode_entry
 
 Value = Shaped[np.ndarray, "..."] | dict[str, Any]
 
@@ -155,7 +155,7 @@ class Store:
         """Store values in one transaction: all of them, or none.
 
         Args:
-            items: key -> array (of a type in `headstart.entries.NUMBER_TYPES`) or a dict that JSON can hold.
+            items: key -> array (of a type in `headstart.store.entries.NUMBER_TYPES`) or a dict that JSON can hold.
 
         Raises:
             StoreError: the store cannot be written; what it held before is intact.

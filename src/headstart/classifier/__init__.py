@@ -16,14 +16,14 @@ from jaxtyping import Float32, Float64, UInt8
 
 from headstart import heads
 from headstart.backbones import Backbone
-from headstart.decoding import Keeper, Recipe
-from headstart.engines import OpenVinoEngine, TorchEngine, available_threads, open_engine
+from headstart.backbones.engines import OpenVinoEngine, TorchEngine, available_threads, open_engine
+from headstart.classifier.whole import join
 from headstart.errors import ImageRejected, UsageError
+from headstart.features.decoding import Keeper, Recipe
 from headstart.files import shown
 from headstart.heads import Head
 from headstart.images import decode, read_photo_bytes
 from headstart.store import Store
-from headstart.whole import join
 
 if TYPE_CHECKING:
     import torch

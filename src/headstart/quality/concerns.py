@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headstart.dataset import Dataset, list_names
-from headstart.duplicates import Duplicates
 from headstart.files import shown
-from headstart.fingerprint import PhotoFacts
+from headstart.quality.duplicates import Duplicates
+from headstart.quality.fingerprint import PhotoFacts
 
 FEW = 20  # photos of a class; of these about 4 are tested
 TINY = 64  # pixels of the shorter side

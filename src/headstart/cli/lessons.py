@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from headstart.options import DONE, Global, global_options
+from headstart.cli.options import DONE, Global, global_options
 
 INPUT = click.option("--input", "size", metavar="HxWxC", help="Height, width and channels, for example 224x224x3.")
 WINDOW = "One number, or HxW."

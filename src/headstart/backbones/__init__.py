@@ -1,8 +1,8 @@
 """Pretrained nets ready for use: where their weights are, how photos must look, where features can be taken.
 
 The first time, a net is converted for the fast engine into the cache folder `backbones/<key>/` (see
-`headstart.converted`); `backbones/known/` there remembers which weights a file holds. From then on torch is not needed
-to open it. Everything there can be deleted; it is made anew.
+`headstart.backbones.converted`); `backbones/known/` there remembers which weights a file holds. From then on torch is
+not needed to open it. Everything there can be deleted; it is made anew.
 """
 
 import importlib.metadata
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.conversion import CONVERSION_VERSION, GRAPH_FILES, openvino_version
-from headstart.converted import TENSOR_FILE, ConvertedNet, hash_of
+from headstart.backbones.conversion import CONVERSION_VERSION, GRAPH_FILES, openvino_version
+from headstart.backbones.converted import TENSOR_FILE, ConvertedNet, hash_of
 from headstart.errors import BackboneError, OutputError, WeightsError
 from headstart.files import cache_dir, sha256_file, shown, write_atomic
 from headstart.images import DECODER_VERSION

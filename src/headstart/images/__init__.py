@@ -16,9 +16,9 @@ import PIL
 from jaxtyping import UInt8
 from PIL import ImageFile, features
 
-from headstart import formats, pillow
 from headstart.errors import ConfigError, ImageRejected, ShapeError, UsageError
-from headstart.pixels import DEEP_MODES, to_rgb, upright
+from headstart.images import formats, pillow
+from headstart.images.pixels import DEEP_MODES, to_rgb, upright
 
 REASONS: dict[str, str] = {
     "missing": "there is no such file",

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from headstart import __version__
+from headstart.cli.lessons import LESSONS
+from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Global, global_options
 from headstart.errors import HeadstartError
-from headstart.lessons import LESSONS
-from headstart.options import DONE, FAULT, SOME_SKIPPED, USAGE, Global, global_options
 
 DATA = click.argument("data")
 FOLLOW = click.option("--follow-links", is_flag=True, help="Also read what symbolic links inside DATA point to.")
@@ -70,8 +70,8 @@ def train(given: Global, data: str, out: Path | None, overwrite: bool, follow_li
 
     Example: headstart train photos/ --out runs/first
     """
+    from headstart.cli.console import training_text
     from headstart.config import TrainConfig
-    from headstart.console import training_text
     from headstart.job import train as train_photos
 
     settings |= {"seed": given.seed, "threads": given.threads}
@@ -93,7 +93,7 @@ def evaluate(given: Global, run: Path, data: str, follow_links: bool) -> int:
 
     Example: headstart evaluate runs/photos-1 other_photos/
     """
-    from headstart.console import evaluation_text
+    from headstart.cli.console import evaluation_text
     from headstart.job import evaluate as evaluate_run
 
     document = evaluate_run(
@@ -150,7 +150,7 @@ def report(given: Global, run: Path) -> int:
 
     Example: headstart report runs/photos-1
     """
-    from headstart.console import training_text
+    from headstart.cli.console import training_text
     from headstart.runs import load_run
 
     loaded = load_run(run)

@@ -25,13 +25,13 @@ from typing import Any, overload
 import numpy as np
 
 from headstart import __version__
-from headstart.cells import read_predictions_csv
+from headstart.runs.cells import read_predictions_csv
 from headstart.classifier import Classifier, Prediction, Source
-from headstart.documents import history_text, json_bytes, metrics_bytes, portable, predictions_text
+from headstart.runs.documents import history_text, json_bytes, metrics_bytes, portable, predictions_text
 from headstart.errors import OutputError, RunError
 from headstart.files import new_directory, shown
-from headstart.guarded import JSON_LIMIT, MEGABYTE, METRICS_LIMIT, check_regular, parse_json, read_regular
-from headstart.modelfile import check_model, pack, unpack
+from headstart.runs.guarded import JSON_LIMIT, MEGABYTE, METRICS_LIMIT, check_regular, parse_json, read_regular
+from headstart.runs.modelfile import check_model, pack, unpack
 
 SCHEMA = 1  # of the run directory: raise it when a reader of the old one could misread the new one
 MANIFEST = "manifest.json"
@@ -120,7 +120,7 @@ class Run:
         Returns:
             The measures of `metrics.evaluate`, with `run`, `data` and `skipped`.
         """
-        from headstart.evaluation import evaluate_classifier  # predicting does not need what it imports
+        from headstart.classifier.evaluation import evaluate_classifier  # predicting does not need what it imports
 
         judged = evaluate_classifier(
             self.classifier, data, follow_links=follow_links, threads=threads, quiet=quiet, say=say

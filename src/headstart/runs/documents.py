@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.cells import cell_text, write_predictions_csv
+from headstart.runs.cells import cell_text, write_predictions_csv
 from headstart.errors import RunError
-from headstart.guarded import METRICS_LIMIT, parse_json
+from headstart.runs.guarded import METRICS_LIMIT, parse_json
 
 _PLACES = {"run", "out", "weights"}  # keys whose value is a path
 _EXACT = {"classes"}  # keys whose value must stay as it is: names, whatever they look like
@@ -128,7 +128,7 @@ def _with_short_lists(metrics: Mapping[str, Any], left_out: list[str]) -> dict[s
 
 
 def predictions_text(rows: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> str:
-    """Return predictions.csv; `headstart.cells` says how."""
+    """Return predictions.csv; `headstart.runs.cells` says how."""
     out = io.StringIO(newline="")
     write_predictions_csv(rows, classes, out)
     return out.getvalue()

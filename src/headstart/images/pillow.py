@@ -28,9 +28,9 @@ from PIL import (
     _imaging,
 )
 
-from headstart import formats
 from headstart.errors import ImageRejected
 from headstart.files import shown
+from headstart.images import formats
 
 # The plugins themselves, not Image.open: that one imports and asks every plugin there is, the one that starts
 # Ghostscript included, and measures by a pixel limit that any library in the process may have changed.
