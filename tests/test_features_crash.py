@@ -104,6 +104,7 @@ def interrupt_at_random_moments(folder: Path, photos: Dataset, times: int, seed:
     rng = random.Random(seed)
     path, log = folder / NAME, folder / "log"
     slowest = interrupted = 0
+    os.sync()  # the store is synced before a process ends: a disk busy with other programs' files would be timed too
     while interrupted < times:
         child = survey_in_child(photos, path, log, seconds=0.002)
         while not lines_of(log):  # until the first photo, then at any moment
@@ -151,6 +152,7 @@ def test_an_interrupted_process_ends_with_its_interpreter_and_keeps_what_was_fin
         text=True,
     )
     assert child.stderr is not None
+    os.sync()  # as above
     deadline = time.monotonic() + 60
     while lines_of(tmp_path / "log") < 40 and time.monotonic() < deadline:
         time.sleep(0.01)
