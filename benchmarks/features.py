@@ -21,14 +21,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from harness import machine, peak_memory, spread
 from PIL import Image
 
 from headstart.backbones import Backbone, open_backbone
-from headstart.backbones.engines import available_threads, open_engine
+from headstart.backbones.engines import Engine, available_threads, open_engine
 from headstart.dataset import Dataset, Photo
 from headstart.features import survey_photos
 from headstart.features.decoding import content_digest
@@ -155,13 +157,14 @@ def speed(dataset: Dataset, rounds: int) -> None:
         print(f"  {name:56} {spread(values)}")
 
 
-def memory(data: Path, sizes: list[int]) -> None:
+def memory(data: Path, sizes: list[int], every: int) -> None:
     print("photos   peak MB   of which matrix MB   photos/s   stored again: peak MB, photos/s")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             lines = []
             for _ in range(2):
                 command = [sys.executable, __file__, str(data), "--one-survey", str(size), folder]
+                command += ["--network-every", str(every)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 lines.append(json.loads(done.stdout))
         first, again = lines
@@ -169,11 +172,32 @@ def memory(data: Path, sizes: list[int]) -> None:
         print(f"   {again['peak']:21.0f}, {again['rate']:8.1f}", flush=True)
 
 
-def one_survey(data: Path, size: int, folder: Path) -> None:
+class SparseEngine:
+    """Computes the features of one photo in some; the others get the same ones again: for memory."""
+
+    def __init__(self, engine: Engine, every: int) -> None:
+        self.name = f"{engine.name}-every-{every}"
+        self._engine, self._every = engine, every
+
+    def run(self, images: Iterable[tuple[Any, Any]], cuts: Sequence[str] | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield features for every photo."""
+        features = None
+        for number, (key, picture) in enumerate(images):
+            if number % self._every == 0:
+                ((_, features),) = self._engine.run([(key, picture)], cuts)
+            yield key, features
+
+    def close(self) -> None:
+        """Give the network's memory back."""
+        self._engine.close()
+
+
+def one_survey(data: Path, size: int, folder: Path, every: int) -> None:
     dataset = repeated(open_dataset(data), size)
     backbone = open_backbone("efficientnet-lite0")
+    engine = "auto" if every == 1 else SparseEngine(open_engine(backbone, cuts=("pooled",)), every)
     with Store(folder / "store.sqlite3") as store:
-        survey = survey_photos(dataset, backbone=backbone, store=store)
+        survey = survey_photos(dataset, backbone=backbone, engine=engine, store=store)
     peak = peak_memory()
     matrix = survey.features["pooled"].nbytes / 2**20
     print(json.dumps({"peak": peak, "matrix": matrix, "rate": size / survey.seconds}))
@@ -185,10 +209,11 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=int, nargs="*", default=[400, 4000])
+    parser.add_argument("--network-every", type=int, default=1, help="for --memory: compute one photo in so many")
     parser.add_argument("--one-survey", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one_survey:
-        one_survey(given.data, int(given.one_survey[0]), Path(given.one_survey[1]))
+        one_survey(given.data, int(given.one_survey[0]), Path(given.one_survey[1]), given.network_every)
         return
     print(machine())
     if given.rounds:
@@ -196,7 +221,7 @@ def main() -> None:
         step = max(1, len(dataset.photos) // given.photos)
         speed(dataset.subset(dataset.photos[::step][: given.photos]), given.rounds)
     if given.memory:
-        memory(given.data, given.memory)
+        memory(given.data, given.memory, given.network_every)
 
 
 if __name__ == "__main__":

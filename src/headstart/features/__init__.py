@@ -19,6 +19,7 @@ from headstart.backbones.engines import Engine, available_threads, open_engine
 from headstart.dataset import Dataset
 from headstart.errors import BackboneError, UsageError
 from headstart.features.decoding import BATCH, Batch, Decoders, Keeper, Outcome, Recipe
+from headstart.features.matrix import Matrix
 from headstart.quality import THUMB_SIDE, PhotoFacts
 from headstart.store import Store, Value
 
@@ -256,7 +257,7 @@ class _Collector:
         self._progress = progress
         self._facts = _Notebook(photos)
         lengths = {} if backbone is None else {cut: backbone.cuts[cut] for cut in recipe.fingerprints}
-        self._features = {cut: np.empty((photos, length), np.float32) for cut, length in lengths.items()}
+        self._features = {cut: Matrix(photos, length) for cut, length in lengths.items()}
         self._computed = self._reused = 0
         self._pending: dict[bytes, Value] = {}
         self._done: list[Batch] = []  # the batch of each photo that waits for its transaction
@@ -275,7 +276,7 @@ class _Collector:
         facts = outcome.facts
         self._facts.write(outcome.photo, facts)
         for cut, matrix in self._features.items():
-            matrix[outcome.photo] = np.nan if features is None else features[cut]
+            matrix.write(outcome.photo, np.nan if features is None else features[cut])
         if facts.rejected is None:
             self._reused += outcome.batch is None
             self._computed += outcome.batch is not None
@@ -311,7 +312,7 @@ class _Collector:
         """Everything, once every photo is finished."""
         return Survey(
             facts=self._facts.read(),
-            features=self._features,
+            features={cut: matrix.array() for cut, matrix in self._features.items()},
             computed=self._computed,
             reused=self._reused,
             seconds=time.perf_counter() - begun,

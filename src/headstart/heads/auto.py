@@ -1,18 +1,21 @@
 """Which head: ridge or logistic regression, on the features or on their roots, by held-out log loss."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from headstart.heads.blas import one_thread
 from headstart.heads.calibration import tempered_losses
 from headstart.heads.checks import Material
 from headstart.heads.logistic import Fit
 from headstart.heads.model import ROOT, FittedHead
 from headstart.heads.ridge import Choice, Path, choose, ridge_head, ridge_path, row
 
+TOGETHER = 2e9  # multiplications of a decomposition from which two at a time are faster than one after the other
 WORK = 8e8  # photos x axes x classes beyond which ridge is taken without trying logistic regression
 
 
@@ -36,7 +39,7 @@ def fit_auto(material: Material) -> FittedHead:
     not seconds, so the same photos give the same head on a busy machine.
     """
     start = time.perf_counter()
-    plain, rooted = _candidate(material, "ridge"), _candidate(material, ROOT + "ridge")
+    plain, rooted = _both(material)
     taken = rooted if _clearly_lower(rooted.choice, plain.choice, material) else plain
     tried = plain.choice.tried + rooted.choice.tried
     del plain, rooted  # at most one of the two rotated copies of the features is kept
@@ -50,6 +53,17 @@ def fit_auto(material: Material) -> FittedHead:
     head = ridge_head(taken.path, taken.choice.strength, taken.kind, taken.settings)
     held_out = taken.path.held_out(taken.choice.strength, material.groups).astype(np.float32)
     return FittedHead(head, held_out, taken.choice.strength, tried, time.perf_counter() - start)
+
+
+def _both(material: Material) -> tuple[Candidate, Candidate]:
+    """Ridge on the features and on their roots, side by side: half of the work is a decomposition on one thread."""
+    kinds = ("ridge", ROOT + "ridge")
+    if material.features.size * min(material.features.shape) < TOGETHER:
+        plain, rooted = (_candidate(material, kind) for kind in kinds)
+        return plain, rooted
+    with one_thread(), ThreadPoolExecutor(2, thread_name_prefix="ridge") as threads:
+        plain, rooted = threads.map(lambda kind: _candidate(material, kind), kinds)
+    return plain, rooted
 
 
 def _candidate(material: Material, kind: str) -> Candidate:

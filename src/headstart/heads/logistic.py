@@ -146,7 +146,7 @@ class Fit:
         size = max(1, TOGETHER // (len(held_out) * self._material.classes))
         for at in range(0, len(self._others), size):
             some = self._others[at : at + size]
-            *_, last = walk(self._folds, some, self._strengths[max(0, chosen.place - 1) : chosen.place + 1])
+            (last,) = walk(self._folds, some, self._strengths[chosen.place : chosen.place + 1])
             self._folds.collect(last, some, held_out)
             solution = last.solutions[-1]
         head = _head(self._spectrum, self._material, solution, self._kind, self._settings)

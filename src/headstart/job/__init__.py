@@ -22,7 +22,7 @@ from headstart.heads import FittedHead
 from headstart.job import evidence
 from headstart.progress import Progress
 from headstart.readers import open_dataset
-from headstart.report import make_thumbnail, render_report
+from headstart.report import make_thumbnail, prepare, render_report
 from headstart.split import Split, make_split
 from headstart.store import Store
 
@@ -122,6 +122,7 @@ def train(
         backbone = open_backbone(config.backbone, Path(config.weights) if config.weights else None, say=say)
         _check_choices(config, backbone)
     with clock.step("features"):
+        prepare()
         survey = _survey(dataset, backbone, config, quiet=quiet)
         for notice in survey.notices:
             say(notice)

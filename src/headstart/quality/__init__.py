@@ -1,6 +1,7 @@
 """What is in the data and what is wrong with it, said before anything is trained."""
 
 import itertools
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -121,7 +122,7 @@ def _sizes(facts: Sequence[PhotoFacts]) -> dict[str, dict[str, float]]:
     return {
         name: {
             "min": round(float(value.min()), 6),
-            "median": round(float(np.median(value)), 6),
+            "median": round(statistics.median(value.tolist()), 6),  # numpy's imports numpy.ma: 0.05 s more
             "max": round(float(value.max()), 6),
         }
         for name, value in values.items()
