@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from headstart.weights import Tensors, load_checked, tensors_of
 SCHEMA = 1  # of an entry; part of its key
 TENSOR_FILE = "weights.safetensors"
 ENTRY_FILES = (*GRAPH_FILES, TENSOR_FILE)
+DAY = 86_400  # seconds
 
 
 def hash_of(*parts: object) -> str:
@@ -60,12 +64,13 @@ class ConvertedNet:
         Args:
             say: told when a conversion starts.
         """
-        found = _read(self.folder)
-        if found is None:
-            if say is not None:
-                say(f"converting {self.name} for the fast engine: once for these weights, some seconds")
-            found = self._make()
-        return found
+        found = read_entry(self.folder)
+        if found is not None:
+            _note_use(self.folder)
+            return found
+        if say is not None:
+            say(f"converting {self.name} for the fast engine: once for these weights, some seconds")
+        return self._make()
 
     def intact(self, *files: str) -> Path:
         """The folder of the entry, after comparing these files with their hashes; made anew when one differs.
@@ -74,7 +79,7 @@ class ConvertedNet:
             BackboneError: what was just written reads back different.
         """
         folder = self.folder
-        if not _match(folder, self.manifest(), files) and not _match(folder, self._make(), files):
+        if not same_hashes(folder, self.manifest(), files) and not same_hashes(folder, self._make(), files):
             raise BackboneError(f"what was written to {shown(folder)} reads back different: check the disk there")
         return folder
 
@@ -95,7 +100,7 @@ class ConvertedNet:
                 sealed = {"manifest": body, "sha256": hash_of(body)}
                 (aside / "manifest.json").write_text(json.dumps(sealed, indent=1), encoding="utf-8")
         except OutputError:
-            theirs = _read(folder)  # another process was faster: its entry is as good
+            theirs = read_entry(folder)  # another process was faster: its entry is as good
             if theirs is None:
                 raise
             return theirs
@@ -106,7 +111,7 @@ def _size_and_hash(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def read_entry(folder: Path) -> dict[str, Any] | None:
     """The manifest of an entry whose files are there in their sizes; None where anything is missing or damaged."""
     try:
         sealed = json.loads((folder / "manifest.json").read_bytes())
@@ -118,8 +123,17 @@ def _read(folder: Path) -> dict[str, Any] | None:
     return body if whole else None
 
 
-def _match(folder: Path, manifest: dict[str, Any], files: tuple[str, ...]) -> bool:
+def same_hashes(folder: Path, manifest: dict[str, Any], files: tuple[str, ...]) -> bool:
+    """Whether these files of an entry have the hashes that its manifest names."""
     try:
         return all(sha256_file(folder / file) == manifest["files"][file]["sha256"] for file in files)
     except OSError:
         return False
+
+
+def _note_use(entry: Path) -> None:
+    """Remember, at most once a day, that a net was used; a cache that cannot be written forgets it."""
+    with suppress(OSError):
+        manifest = entry / "manifest.json"
+        if time.time() - manifest.stat().st_mtime > DAY:
+            os.utime(manifest)

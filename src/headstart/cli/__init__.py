@@ -160,7 +160,7 @@ def report(given: Global, run: Path) -> int:
 
 @cli.group()
 def cache() -> None:
-    """The store of computed features: how big it is, whether it is sound, and making it smaller."""
+    """The store of computed features and the converted nets: how big, whether sound, and making them smaller."""
 
 
 @cache.command()
@@ -170,45 +170,56 @@ def info(given: Global) -> int:
 
     Example: headstart cache info
     """
+    from headstart.backbones.shelf import look_at_shelf
     from headstart.store import Store
 
     with Store() as store:
         result = store.info()
-    given.show(result.to_json(), result.to_text())
+    shelf = look_at_shelf()
+    given.show(result.to_json() | {"converted": shelf.to_json()}, f"{result.to_text()}\n{shelf.to_text()}")
     return DONE
 
 
 @cache.command()
 @global_options
 def verify(given: Global) -> int:
-    """Check every entry against its checksum and drop the damaged ones; they are computed again when needed.
+    """Check every entry and every converted net and drop the damaged ones; they are made again when needed.
 
     Example: headstart cache verify
     """
+    from headstart.backbones.shelf import check_shelf
     from headstart.store import Store
 
     with Store() as store:
         result = store.verify()
-    given.show(result.to_json(), result.to_text())
+    shelf = check_shelf()
+    given.show(result.to_json() | {"converted": shelf.to_json()}, f"{result.to_text()}\n{shelf.to_text('damaged and')}")
     return DONE
 
 
 @cache.command()
-@click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Remove entries not used for DAYS.")
-@click.option("--max-size", type=click.FloatRange(0), metavar="MB", help="Remove the longest unused beyond MB.")
+@click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Remove what was not used for DAYS.")
+@click.option(
+    "--max-size", type=click.FloatRange(0), metavar="MB", help="Remove the longest unused features beyond MB."
+)
 @global_options
 def prune(given: Global, older_than: float | None, max_size: float | None) -> int:
-    """Make the store smaller.
+    """Make the store smaller: features, and with --older-than converted nets.
 
     Example: headstart cache prune --older-than 30
     """
+    from headstart.backbones.shelf import prune_shelf
     from headstart.store import Store
 
     if older_than is None and max_size is None:
         raise click.UsageError("say what to remove: --older-than DAYS or --max-size MB")
     with Store() as store:
         result = store.prune(older_than_days=older_than, max_bytes=None if max_size is None else int(max_size * 1e6))
-    given.show(result.to_json(), result.to_text())
+    if older_than is None:
+        given.show(result.to_json(), result.to_text())
+        return DONE
+    shelf = prune_shelf(older_than)
+    given.show(result.to_json() | {"converted": shelf.to_json()}, f"{result.to_text()}\n{shelf.to_text('unused and')}")
     return DONE
 
 
