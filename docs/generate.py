@@ -56,16 +56,16 @@ def settings_page() -> str:
         "",
     ]
     parts += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    rows: dict[str, str] = {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef) and node.name == "TrainConfig":
+        if isinstance(node, ast.ClassDef) and node.name in ("LoopConfig", "TrainConfig"):
             for field in node.body:
                 if isinstance(field, ast.AnnAssign) and field.value is not None:
                     comment = lines[field.lineno - 1].split("#", 1)[1].strip()
                     kind = ast.unparse(field.annotation).replace("|", "or")
-                    parts.append(
-                        f"| `{ast.unparse(field.target)}` | {kind} | `{ast.unparse(field.value)}` | {comment} |"
-                    )
-    return "\n".join([*parts, ""])
+                    name = ast.unparse(field.target)  # the one of TrainConfig comes last, and counts
+                    rows[name] = f"| `{name}` | {kind} | `{ast.unparse(field.value)}` | {comment} |"
+    return "\n".join([*parts, *rows.values(), ""])
 
 
 def python_page() -> str:

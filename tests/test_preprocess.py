@@ -167,7 +167,10 @@ def test_settings_survive_json():
         ({"crop_fraction": 1.01}, "crop_fraction must be"),
         ({"crop_fraction": "0.875"}, "crop_fraction must be above 0 and at most 1, not '0.875'"),
         ({"crop_fraction": math.nan}, "crop_fraction must be"),
-        ({"mean": [1.0, 2.0]}, r"mean must be three numbers \(red, green, blue\), not \(1.0, 2.0\)"),
+        (
+            {"mean": [1.0, 2.0]},
+            r"mean must be three numbers \(red, green, blue\) or one \(luminance\), not \(1.0, 2.0\)",
+        ),
         ({"mean": [1.0, 2.0, math.inf]}, "mean must be three numbers"),
         ({"mean": 127}, "mean must be three numbers"),
         ({"std": [1.0, 0.0, 1.0]}, r"std must be above 0 in every channel, not \(1.0, 0.0, 1.0\)"),

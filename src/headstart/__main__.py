@@ -20,9 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the way out
-        sys.stderr.write("\nInterrupted. What was finished is kept: the same command goes on from there.\n")
+        advice = str(stop) or "the same command goes on from there"
+        sys.stderr.write(f"\nInterrupted. What was finished is kept: {advice}.\n")
         return INTERRUPTED
 
 

@@ -6,12 +6,42 @@ from typing import Any
 
 from headstart.errors import ConfigError
 
-STRATEGIES = ("auto", "head")
+STRATEGIES = ("auto", "head", "scratch")
 CLASS_WEIGHTS = ("none", "balanced")
+COLOURS = ("auto", "gray", "colour")
+KEEP = ("best", "last")
+# The names of the tables in headstart.training, which cannot be asked here: importing it takes seconds.
+OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam", "adamw")
+LOSSES = ("cross-entropy", "mse")
+SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
+AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class LoopConfig:
+    """What the training loop of a network goes by; each function of it checks the values it uses."""
+
+    epochs: int = 10  # passes over the training photos
+    batch_size: int = 128  # photos a step
+    optimiser: str = "adam"  # or sgd, rmsprop, adagrad, adadelta, adamax, nadam, adamw
+    learning_rate: float = 0.0  # at its highest; 0: the optimiser's usual default
+    momentum: float = 0.9  # of sgd; 0: plain gradient descent
+    nesterov: bool = False  # of sgd: look ahead along the momentum
+    loss: str = "cross-entropy"  # or mse: half the sum of squares against one-hot labels
+    label_smoothing: float = 0.0  # share of each label that is spread over all classes
+    weight_decay: float = 0.0  # of adamw and sgd: weights shrink by learning rate times this, every step
+    l1: float = 0.0  # added to the loss: this times the sum of the weights' sizes
+    l2: float = 0.0  # added to the loss: this times the sum of the weights' squares
+    clip_norm: float = 0.0  # longest gradient of a step; 0: as long as it is
+    schedule: str = "constant"  # of the learning rate: constant, step, cosine, one-cycle or plateau
+    augment: str = "none"  # change the training photos at random: photos, digits, any-way-up or cifar
+    mixup: float = 0.0  # alpha of the Beta distribution that photos are mixed by; 0: not mixed
+    seed: int = 0  # of the split, the folds, the weights, the order of photos and everything else that is drawn
+    threads: int = 0  # processor threads; 0: all this process may use
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
     """Everything that changes a trained model, and nothing that does not. Stored as `config.json` in the run.
 
     Raises:
@@ -23,26 +53,30 @@ class TrainConfig:
 
     backbone: str = "efficientnet-lite0"  # a name of headstart.backbones.BACKBONES
     weights: str | None = None  # the user's own weights file for that backbone; None: the ImageNet weights
-    strategy: str = "auto"  # auto: choose by measurement; head: frozen backbone, new last layer
+    strategy: str = "auto"  # head: frozen backbone, new last layer; scratch: a net from random weights; auto: by `net`
     cut: str = "pooled"  # where the backbone is sliced off: one of its named cuts
     head: str = "auto"  # a name of headstart.heads.HEADS, or auto: the lower held-out log loss
     class_weights: str = "none"  # balanced: every class counts the same, however few its photos
     test_fraction: float = 0.2  # share of the photos held out once, where the data bring no test split
     folds: int = 5  # parts of the training photos for held-out predictions
-    seed: int = 0  # of the split, the folds and the heads that draw
-    threads: int = 0  # processor threads; 0: all this process may use
     engine: str = "auto"  # openvino, torch, or auto: the fast one
+    net: str | None = None  # a name of headstart.nets.NETS, trained from random weights; None: no network is trained
+    image_size: int = 0  # side of the photos that the net sees, pixels; 0: chosen by the net and the photos
+    colour: str = "auto"  # gray, colour, or auto: gray where every training photo is
+    validation_fraction: float = 0.2  # share of the training photos, where the data bring no validation split
+    learning_rate: float = 0.0  # at its highest; 0: the optimiser's usual one, three times that in one-cycle
+    schedule: str = "one-cycle"  # of the learning rate: constant, step, cosine, one-cycle or plateau
+    keep: str = "best"  # the weights of the epoch with the lowest validation loss; last: those of the last epoch
+    patience: int = 0  # epochs without a lower validation loss after which training ends; 0: all epochs are run
 
     def __post_init__(self) -> None:
         """Check each value's type and range, so that a wrong setting stops here and not an hour later."""
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), field.default)
-        _check_choice("strategy", self.strategy, STRATEGIES)
-        _check_choice("class_weights", self.class_weights, CLASS_WEIGHTS)
-        _check_range("test_fraction", self.test_fraction, 0.05, 0.5)
-        _check_range("folds", self.folds, 2, 20)
-        _check_range("seed", self.seed, 0, 2**32 - 1)
-        _check_range("threads", self.threads, 0, 1024)
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name, (low, high) in _RANGES.items():
+            _check_range(name, getattr(self, name), low, high)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
@@ -57,18 +91,49 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+_CHOICES = {
+    "strategy": STRATEGIES,
+    "class_weights": CLASS_WEIGHTS,
+    "optimiser": OPTIMISERS,
+    "loss": LOSSES,
+    "schedule": SCHEDULES,
+    "augment": AUGMENTS,
+    "colour": COLOURS,
+    "keep": KEEP,
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "test_fraction": (0.05, 0.5),
+    "validation_fraction": (0.05, 0.5),
+    "folds": (2, 20),
+    "seed": (0, 2**32 - 1),
+    "threads": (0, 1024),
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "learning_rate": (0, 100),
+    "momentum": (0, 0.9999),
+    "label_smoothing": (0, 0.9),
+    "weight_decay": (0, 10),
+    "l1": (0, 10),
+    "l2": (0, 10),
+    "clip_norm": (0, 1e9),
+    "mixup": (0, 10),
+    "image_size": (0, 1024),
+    "patience": (0, 100_000),
+}
+
+
 def _check_type(name: str, value: object, default: object) -> None:
     expected: tuple[type, ...] = (str, type(None)) if default is None else (type(default),)
     if isinstance(default, float):
         expected = (float, int)
-    if isinstance(value, bool) or not isinstance(value, expected):
+    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, expected):
         wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in expected)
         raise ConfigError(f"setting {name} must be {wanted}; received {value!r}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"setting {name} must be one of {', '.join(choices)}; received {value!r}")
+        raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(choices)}")
 
 
 def _check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:

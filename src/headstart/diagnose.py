@@ -80,6 +80,7 @@ def diagnose(
     classes: Sequence[str],
     train_accuracy: float | None = None,
     suspicious: Sequence[Mapping[str, Any]] = (),
+    scratch: bool = False,
 ) -> list[Finding]:
     """Say what is wrong with a classifier or its data, and what to do, the gravest first.
 
@@ -91,6 +92,7 @@ def diagnose(
         train_accuracy: on the photos it was fitted to, 0..1.
         suspicious: photos whose label a classifier that has not seen them rules out: {"path", "label", "predicted",
             "probability"}.
+        scratch: a network was trained from random weights; `headstart.training.symptoms` says what its curves show.
 
     Returns:
         Findings: "finding", "evidence" and "remedy" are sentences; "expected_gain" is a sentence, or None where it is
@@ -100,14 +102,14 @@ def diagnose(
     held_out = tested if checked is None else checked
     found: list[Finding] = []
     if tested is not None:
-        found += _near_guessing(tested, classes, train_accuracy)
+        found += _near_guessing(tested, classes, train_accuracy, scratch)
     found += _data_faults(report)
     if suspicious:
         found.append(_doubtful_labels(suspicious))
     if tested is not None and checked is not None:
         found += _shift(tested, checked)
     if held_out is not None:
-        found += _fit(_overall(held_out), train_accuracy)
+        found += [] if scratch else _fit(_overall(held_out), train_accuracy)
         found += _weak_classes(held_out, classes, report)
     if tested is not None:
         found += _unsure(_overall(tested))
@@ -128,7 +130,7 @@ def _overall(counts: Int64[np.ndarray, "true predicted"]) -> Share:
 
 
 def _near_guessing(
-    counts: Int64[np.ndarray, "true predicted"], classes: Sequence[str], train_accuracy: float | None
+    counts: Int64[np.ndarray, "true predicted"], classes: Sequence[str], train_accuracy: float | None, scratch: bool
 ) -> Iterator[Finding]:
     overall, largest = _overall(counts), int(counts.sum(axis=1).argmax())
     baseline = counts[largest].sum() / overall.count
@@ -141,8 +143,13 @@ def _near_guessing(
         "It knows its training photos by heart, nothing more: add photos, and check that the labels follow something "
         "that can be seen."
         if learned
-        else "Look at photos of each class: can a person tell them apart? If so, try an earlier cut (--cut) or another "
-        "backbone, and add photos.",
+        else "Look at photos of each class: can a person tell them apart? If so, "
+        + (
+            "see whether the network can learn at all (headstart check), try another learning rate (headstart lr), and "
+            "a pretrained backbone (without --net)."
+            if scratch
+            else "try an earlier cut (--cut) or another backbone, and add photos."
+        ),
     )
 
 

@@ -19,7 +19,7 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 
-Triple = tuple[float, float, float]
+Levels = tuple[float, ...]  # one number a channel: red, green and blue, or grey alone
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Preprocessing:
     """How a network wants its photos. It travels with the weights, so that nobody can forget it.
 
     The centre square of the photo, `crop_fraction` of its shorter side, is resized to `size` x `size` in one call of
-    Pillow; when shrinking, every source pixel counts (the filter is widened by the factor, so nothing aliases).
+    Pillow; when shrinking, every source pixel counts (the filter is widened by the factor, so nothing aliases). Where
+    there is one mean and one deviation, the photo becomes luminance first, as Pillow's mode "L" has it (ITU-R 601-2).
 
     Args:
         size: side of the network's input, pixels, 1 to 4096.
         crop_fraction: side of the square over the shorter side of the photo, in (0, 1].
-        mean: of the red, green and blue channel, grey levels 0 to 255.
+        mean: of the red, green and blue channel, or of luminance alone, grey levels 0 to 255.
         std: likewise, > 0.
         filter: a key of `FILTERS`.
 
@@ -42,12 +43,22 @@ class Preprocessing:
 
     size: int
     crop_fraction: float
-    mean: Triple
-    std: Triple
+    mean: Levels
+    std: Levels
     filter: str = "bilinear"
 
     def __post_init__(self) -> None:
         _check(vars(self))
+
+    @property
+    def channels(self) -> int:
+        """3: red, green, blue; 1: luminance."""
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a prepared photo: (size, size, channels)."""
+        return self.size, self.size, self.channels
 
     def decode_target(self) -> int:
         """The short side, in pixels, that `decode` must leave so that the crop is never enlarged needlessly.
@@ -67,14 +78,14 @@ class Preprocessing:
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
-    def apply(self, picture: Picture) -> UInt8[np.ndarray, "size size 3"]:
+    def apply(self, picture: Picture) -> UInt8[np.ndarray, "size size channels"]:
         """The input of the network for a photo, before normalisation.
 
         Args:
             picture: decoded with `target=self.decode_target()`, or at full size (slower, and a little different).
 
         Returns:
-            RGB, 0 to 255; a fresh array that may be written to.
+            RGB or luminance, 0 to 255; a fresh array that may be written to.
         """
         left, top, right, bottom = (edge / picture.reduction for edge in self.crop_box(picture.width, picture.height))
         height, width, _ = picture.pixels.shape
@@ -82,9 +93,13 @@ class Preprocessing:
         image = Image.frombuffer("RGB", (width, height), packed, "raw", "RGB", 0, 1)  # one copy less than fromarray
         # Rounding may push an edge past the last pixel by 1e-16 of the side, which Pillow refuses.
         box = (max(0.0, left), max(0.0, top), min(right, width), min(bottom, height))
-        return np.array(image.resize((self.size, self.size), FILTERS[self.filter], box=box))
+        if self.channels == 1:
+            image = image.convert("L")
+        return np.array(image.resize((self.size, self.size), FILTERS[self.filter], box=box)).reshape(self.shape)
 
-    def normalise(self, batch: UInt8[np.ndarray, "images size size 3"]) -> Float32[np.ndarray, "images 3 size size"]:
+    def normalise(
+        self, batch: UInt8[np.ndarray, "images size size channels"]
+    ) -> Float32[np.ndarray, "images channels size size"]:
         """`(x - mean) / std` per channel, with the channels in front, as torch wants it."""
         planes = batch.transpose(0, 3, 1, 2).astype(np.float32)
         planes -= np.array(self.mean, np.float32)[:, None, None]
@@ -122,8 +137,12 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"crop_fraction must be above 0 and at most 1, not {crop!r}")
     for name in ("mean", "std"):
         value = settings[name]
-        if not isinstance(value, tuple) or len(value) != 3 or not all(_is_number(x) for x in value):
-            raise ConfigError(f"{name} must be three numbers (red, green, blue), not {value!r}")
+        if not isinstance(value, tuple) or len(value) not in (1, 3) or not all(_is_number(x) for x in value):
+            raise ConfigError(f"{name} must be three numbers (red, green, blue) or one (luminance), not {value!r}")
+    if len(settings["mean"]) != len(settings["std"]):
+        raise ConfigError(
+            f"mean and std must have as many channels; received {settings['mean']!r} and {settings['std']!r}"
+        )
     if min(settings["std"]) <= 0:
         raise ConfigError(f"std must be above 0 in every channel, not {settings['std']!r}")
     if not isinstance(kernel, str) or kernel not in FILTERS:

@@ -18,7 +18,7 @@ import numpy as np
 from headstart.errors import WeightsError
 from headstart.files import cache_dir, new_directory, sha256_file, shown
 from headstart.nets import build_net
-from headstart.preprocess import Preprocessing, Triple
+from headstart.preprocess import Levels, Preprocessing
 from headstart.weights import Tensors, load_checked, read_weights
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Public:
         return self.file.rpartition("-")[2].partition(".")[0]
 
 
-def _photos(size: int, resized: int, colours: tuple[Triple, Triple]) -> Preprocessing:
+def _photos(size: int, resized: int, colours: tuple[Levels, Levels]) -> Preprocessing:
     """The shorter side was resized to `resized` pixels, and the centre square of `size` cut out."""
     return Preprocessing(size, size / resized, *colours)
 

@@ -93,6 +93,11 @@ class Backbone:
     net_options: dict[str, Any]
     converted: ConvertedNet = field(repr=False)
 
+    @property
+    def vectors(self) -> dict[str, int]:
+        """Every output that is one vector a photo, with its length: the cuts, and "logits"."""
+        return {name: shape[0] for name, shape in self.outputs.items() if len(shape) == 1}
+
     def fingerprint(self, cut: str, engine: str) -> str:
         """Hash of all that a feature depends on besides the photo, 64 hexadecimal digits.
 

@@ -152,7 +152,7 @@ def _stages(net: Any, x: "torch.Tensor", cuts: Sequence[str]) -> "dict[str, torc
 
 
 def _with_normalisation(net: Any, preprocessing: Preprocessing, cuts: Sequence[str]) -> Any:
-    """A module: uint8 photos (1, size, size, 3) in, all named outputs out; `names` is filled by the first call."""
+    """A module: a uint8 photo (1, size, size, channels) in, all named outputs out; its first call fills `names`."""
     import torch
 
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
@@ -176,7 +176,7 @@ def convert(
 ) -> dict[str, tuple[int, ...]]:
     """Write the graph of a net for the fast engine: `model.xml` and `model.bin`, float32.
 
-    The graph takes one photo as it is decoded, uint8 (1, size, size, 3), normalises it, and has every output of
+    The graph takes one photo as it is decoded, uint8 (1, size, size, channels), normalises it, and has every output of
     `named_outputs` under its name. It is compared with torch on one picture before it is accepted.
 
     Args:
@@ -194,7 +194,7 @@ def convert(
         ShapeError: a cut does not exist or is neither a map nor a vector.
     """
     exported = _with_normalisation(copy.deepcopy(net).cpu().float(), preprocessing, cuts).eval()
-    picture = _test_picture(preprocessing.size)[None]
+    picture = _test_picture(preprocessing.shape)[None]
     try:
         graph, expected = _trace(exported, picture)
     except ShapeError:
@@ -210,7 +210,7 @@ def convert(
     return {name: value.shape[1:] for name, value in expected.items()}
 
 
-def _trace(exported: Any, picture: UInt8[np.ndarray, "1 size size 3"]) -> tuple[Any, dict[str, np.ndarray]]:
+def _trace(exported: Any, picture: UInt8[np.ndarray, "1 size size channels"]) -> tuple[Any, dict[str, np.ndarray]]:
     """The graph, and what torch makes of the picture."""
     ov = load_openvino()
     import torch
@@ -238,12 +238,13 @@ def _save(graph: Any, into: Path) -> None:
         ) from error
 
 
-def _test_picture(size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture with edges, gradients and noise in every colour: blurred noise of three scales."""
+def _test_picture(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "size size channels"]:
+    """A picture with edges, gradients and noise in every channel: blurred noise of three scales."""
     draw = np.random.default_rng(0)
-    total = np.zeros((size, size, 3))
+    size, _, channels = shape
+    total = np.zeros(shape)
     for cells in (3, 15, size):
-        coarse = draw.uniform(0, 85, (cells, cells, 3))
+        coarse = draw.uniform(0, 85, (cells, cells, channels))
         index = np.arange(size) * cells // size
         total += coarse[index][:, index]
     return total.astype(np.uint8)

@@ -16,7 +16,7 @@ from headstart.backbones import Backbone, check_cuts, engine_name
 from headstart.backbones.conversion import load_openvino, named_outputs
 from headstart.errors import BackboneError, ShapeError, UsageError
 
-Photos = Iterable[tuple[Hashable, UInt8[np.ndarray, "size size 3"]]]
+Photos = Iterable[tuple[Hashable, UInt8[np.ndarray, "size size channels"]]]
 Results = Iterator[tuple[Any, dict[str, np.ndarray]]]
 
 
@@ -29,8 +29,8 @@ class Engine(Protocol):
         """Features of photos.
 
         Args:
-            images: pairs of any key and a prepared photo, uint8 (size, size, 3), RGB. Read lazily, in the caller's
-                thread; no photo is kept longer than its own computation.
+            images: pairs of any key and a prepared photo, uint8 (size, size, channels), RGB or luminance. Read lazily,
+                in the caller's thread; no photo is kept longer than its own computation.
             cuts: which of the engine's outputs; all when absent.
 
         Yields:
@@ -86,7 +86,7 @@ class OpenVinoEngine:
         check_cuts(backbone, cuts)
         self.name = engine_name("openvino")
         self.cuts = tuple(cuts)
-        self._size = backbone.preprocessing.size
+        self._shape = backbone.preprocessing.shape
         streams = _checked_threads(threads)
         self._limit = 2 * streams  # for each stream one photo in work and one waiting
         self._idle: deque[Any] = deque()  # requests whose results have been taken; append and pop are atomic
@@ -105,7 +105,7 @@ class OpenVinoEngine:
         pending: deque[tuple[Any, Any]] = deque()
         try:
             for key, photo in images:
-                _check_photo(photo, self._size)
+                _check_photo(photo, self._shape)
                 if len(pending) == self._limit:
                     yield self._finish(pending, wanted)
                 request = self._request()
@@ -172,12 +172,10 @@ def _wanted(opened: tuple[str, ...], cuts: Sequence[str] | None) -> tuple[str, .
     return wanted
 
 
-def _check_photo(photo: object, size: int) -> None:
-    if not isinstance(photo, np.ndarray) or photo.shape != (size, size, 3) or photo.dtype != np.uint8:
+def _check_photo(photo: object, shape: tuple[int, int, int]) -> None:
+    if not isinstance(photo, np.ndarray) or photo.shape != shape or photo.dtype != np.uint8:
         received = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else type(photo).__name__
-        raise ShapeError(
-            f"an engine takes prepared photos, uint8 ({size}, {size}, 3); got {received}; use Preprocessing.apply"
-        )
+        raise ShapeError(f"an engine takes prepared photos, uint8 {shape}; got {received}; use Preprocessing.apply")
 
 
 class TorchEngine:
@@ -217,12 +215,14 @@ class TorchEngine:
         source = iter(images)
         while batch := list(islice(source, self._batch_size)):
             for _, photo in batch:
-                _check_photo(photo, self._preprocessing.size)
+                _check_photo(photo, self._preprocessing.shape)
             features = self._compute(np.stack([photo for _, photo in batch]), wanted)
             for row, (key, _) in enumerate(batch):
                 yield key, {cut: features[cut][row].copy() for cut in wanted}
 
-    def _compute(self, photos: UInt8[np.ndarray, "n size size 3"], wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def _compute(
+        self, photos: UInt8[np.ndarray, "n size size channels"], wanted: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
         import torch
 
         if self._net is None:

@@ -99,8 +99,8 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, so that a wrong mixture stops here and not in a wrong answer."""
-        if self.cut not in self.backbone.cuts:
-            known = ", ".join(self.backbone.cuts)
+        if self.cut not in self.backbone.vectors:
+            known = ", ".join(self.backbone.vectors)
             raise UsageError(f"{self.backbone.name} has no cut {shown(self.cut)!r}; its cuts are {known}")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UsageError(f"a classifier needs two or more classes of different names; received {len(self.classes)}")
@@ -108,7 +108,7 @@ class Classifier:
             raise UsageError(f"temperature must be a number above 0; received {self.temperature}")
         if self.thresholds is not None and len(self.thresholds) != len(self.classes):
             raise UsageError(f"{len(self.thresholds)} thresholds for {len(self.classes)} classes; give one for each")
-        logits = self.head.logits(np.zeros((1, self.backbone.cuts[self.cut]), np.float32))
+        logits = self.head.logits(np.zeros((1, self.backbone.vectors[self.cut]), np.float32))
         if logits.shape != (1, len(self.classes)):
             raise UsageError(f"the head gives {logits.shape[-1]} values a photo for {len(self.classes)} classes")
 
@@ -190,8 +190,8 @@ class Classifier:
             probabilities: calibrated probabilities come out; False: logits before the temperature.
 
         Returns:
-            A net in eval mode. In: prepared photos, uint8 (batch, size, size, 3), or normalised ones, float32
-            (batch, 3, size, size). Out: float32 (batch, classes).
+            A net in eval mode. In: prepared photos, uint8 (batch, size, size, channels), or normalised ones,
+            float32 (batch, channels, size, size). Out: float32 (batch, classes).
 
         Raises:
             UsageError: this kind of head has no form as layers.
@@ -210,7 +210,7 @@ def source_name(source: Source) -> str:
 class _Prepared:
     """A photo on its way: its features, or the picture to compute them from, and the key to keep them under."""
 
-    picture: UInt8[np.ndarray, "size size 3"] | None = None
+    picture: UInt8[np.ndarray, "size size channels"] | None = None
     features: Any = None
     key: bytes | None = None
 
@@ -233,7 +233,7 @@ class _Stream:
         errors: dict[int, str] = {}
         keys: dict[int, bytes] = {}
 
-        def pictures() -> Iterator[tuple[int, UInt8[np.ndarray, "size size 3"]]]:
+        def pictures() -> Iterator[tuple[int, UInt8[np.ndarray, "size size channels"]]]:
             for index, prepared in enumerate(self._pool.map(self._prepare, chunk)):
                 if isinstance(prepared, ImageRejected):
                     errors[index] = str(prepared)

@@ -29,7 +29,7 @@ def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) ->
     import torch
 
     class WholeNet(torch.nn.Module):
-        """uint8 photos (batch, size, size, 3) or normalised ones (batch, 3, size, size) in, (batch, classes) out."""
+        """uint8 photos (batch, size, size, channels) or normalised (batch, channels, size, size) in; scores out."""
 
         mean: torch.Tensor
         std: torch.Tensor
@@ -39,17 +39,18 @@ def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) ->
             self.backbone = backbone.net()
             self.head = head_layers(head)
             preprocessing = backbone.preprocessing
-            self.size = preprocessing.size
+            self.shape = preprocessing.shape
             self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, -1, 1, 1))
             self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, -1, 1, 1))
 
         def forward(self, photos: torch.Tensor) -> torch.Tensor:
             raw = photos.dtype == torch.uint8
-            expected = (self.size, self.size, 3) if raw else (3, self.size, self.size)
+            side, _, channels = self.shape
+            expected = self.shape if raw else (channels, side, side)
             if photos.ndim != 4 or tuple(photos.shape[1:]) != expected:
                 raise ShapeError(
-                    f"the net takes uint8 (batch, {self.size}, {self.size}, 3) or normalised float32 "
-                    f"(batch, 3, {self.size}, {self.size}); received {photos.dtype} {tuple(photos.shape)}"
+                    f"the net takes uint8 (batch, {side}, {side}, {channels}) or normalised float32 "
+                    f"(batch, {channels}, {side}, {side}); received {photos.dtype} {tuple(photos.shape)}"
                 )
             x = (photos.permute(0, 3, 1, 2).float() - self.mean) / self.std if raw else photos
             logits: torch.Tensor = self.head(named_outputs(self.backbone, x, (cut,))[cut])

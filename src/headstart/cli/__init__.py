@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from headstart import __version__
+from headstart.cli.augmentation import augment
 from headstart.cli.lessons import LESSONS
-from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Global, global_options
+from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Global, global_options, network_options
+from headstart.cli.practice import PRACTICE
 from headstart.errors import HeadstartError
 
 DATA = click.argument("data")
@@ -54,7 +56,7 @@ def scan(given: Global, data: str, follow_links: bool) -> int:
 @DATA
 @click.option("--out", type=click.Path(path_type=Path), help="The run directory to make. Default: runs/<data>-<n>.")
 @click.option("--overwrite", is_flag=True, help="Replace the run at --out.")
-@click.option("--strategy", help="auto: choose by measurement; head: frozen backbone, new last layer. Default auto.")
+@click.option("--strategy", help="head: frozen backbone, new last layer; scratch: train --net. Default auto: by --net.")
 @click.option("--backbone", help="efficientnet-lite0 (default), efficientnet-lite1 or efficientnet-lite2.")
 @click.option("--weights", type=click.Path(), help="Your own weights file for the backbone (.safetensors or .pth).")
 @click.option("--cut", help="Where the backbone is sliced off, for example stage5. Default: pooled, its end.")
@@ -63,12 +65,26 @@ def scan(given: Global, data: str, follow_links: bool) -> int:
 @click.option("--test-fraction", type=float, help="Share of photos held out where DATA has no test split. Default 0.2.")
 @click.option("--folds", type=int, help="Parts of the training photos for held-out predictions. Default 5.")
 @click.option("--engine", help="auto (default), openvino or torch.")
+@network_options
 @FOLLOW
 @global_options
-def train(given: Global, data: str, out: Path | None, overwrite: bool, follow_links: bool, **settings: Any) -> int:
+def train(
+    given: Global,
+    data: str,
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+    checkpoint_seconds: float,
+    follow_links: bool,
+    **settings: Any,
+) -> int:
     """Train a classifier, test it on photos it never saw, and write a run directory with a report.
 
+    With --net, a network is trained from random weights; else the last layer of a pretrained one.
+
     Example: headstart train photos/ --out runs/first
+
+    Example: headstart train mnist=folder --net lenet --epochs 10
     """
     from headstart.cli.console import training_text
     from headstart.config import TrainConfig
@@ -77,7 +93,15 @@ def train(given: Global, data: str, out: Path | None, overwrite: bool, follow_li
     settings |= {"seed": given.seed, "threads": given.threads}
     config = TrainConfig.from_dict({name: value for name, value in settings.items() if value is not None})
     run = train_photos(
-        data, out, config=config, overwrite=overwrite, follow_links=follow_links, quiet=given.quiet, say=given.say
+        data,
+        out,
+        config=config,
+        overwrite=overwrite,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        follow_links=follow_links,
+        quiet=given.quiet,
+        say=given.say,
     )
     given.show(run.metrics, training_text(run.metrics))
     return SOME_SKIPPED if run.metrics["data"]["skipped"] else DONE
@@ -237,8 +261,8 @@ def doctor(given: Global) -> int:
     return DONE if result.sound else FAULT
 
 
-for lesson in LESSONS:
-    cli.add_command(lesson)
+for other in (augment, *PRACTICE, *LESSONS):
+    cli.add_command(other)
 
 
 def run(arguments: list[str]) -> int:
@@ -250,7 +274,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return USAGE
     except click.Abort as error:
-        raise KeyboardInterrupt from error
+        raise KeyboardInterrupt(*(error.__cause__.args if error.__cause__ else ())) from error  # click made it of one
     except HeadstartError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:

@@ -36,13 +36,19 @@ def class_table(judged: dict[str, Any]) -> list[str]:
 def training_text(metrics: dict[str, Any]) -> str:
     """Say what a run achieved, what is wrong and what to do next."""
     data, plan, timings = metrics["data"], metrics["plan"], metrics["timings"]
+    scratch = plan.get("strategy") == "scratch"
     lines = [
         accuracy_line("Test accuracy", metrics["test"], data["test"]),
         accuracy_line("Held-out     ", metrics["validation"], data["validation"] or data["train"]),
-        f"Trained on {data['train']:,} photos, {len(metrics['classes'])} classes: {plan['backbone']}, "
-        f"cut {plan['cut']}, head {plan['head']}",
-        f"Took {timings['total']:.1f} s; features of {metrics['features']['computed']:,} photos computed, "
-        f"{metrics['features']['reused']:,} reused",
+        f"Trained on {data['train']:,} photos, {len(metrics['classes'])} classes: "
+        + (_trained_net(plan) if scratch else f"{plan['backbone']}, cut {plan['cut']}, head {plan['head']}"),
+        f"Took {timings['total']:.1f} s; "
+        + (
+            f"{timings['fit']:.1f} s of it for training"
+            if scratch
+            else f"features of {metrics['features']['computed']:,} photos computed, "
+            f"{metrics['features']['reused']:,} reused"
+        ),
         "",
         *class_table(metrics["test"]),
     ]
@@ -56,6 +62,10 @@ def training_text(metrics: dict[str, Any]) -> str:
         lines += [f"  - {item['finding']} {item['remedy']}" for item in metrics["diagnosis"][:4]]
     lines += ["", f"Report: {metrics['run']}/report.html"]
     return "\n".join(lines)
+
+
+def _trained_net(plan: dict[str, Any]) -> str:
+    return f"{plan['net']} from random weights, {plan['epochs']} epochs, weights of epoch {plan['best_epoch']}"
 
 
 def evaluation_text(document: dict[str, Any]) -> str:

@@ -51,3 +51,47 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(own.over(outer) if outer else own, *args, **values)
 
     return wrapped
+
+
+#: what `train` takes for a network that is trained from random weights: option, type, help
+NETWORK = (
+    ("--net", str, "Train this network from random weights: lenet, cifar-cnn, resnet18, ... (headstart summary NET)."),
+    ("--epochs", int, "Passes over the training photos. Default 10."),
+    ("--batch-size", int, "Photos a step. Default 128."),
+    ("--optimiser", str, "sgd, rmsprop, adagrad, adadelta, adam (default), adamax, nadam or adamw."),
+    ("--learning-rate", float, "At its highest. Default: the optimiser's usual one, three times that in one-cycle."),
+    ("--schedule", str, "Of the rate: one-cycle (default), constant, step, cosine or plateau."),
+    ("--momentum", float, "Of sgd. Default 0.9."),
+    ("--nesterov", None, "Of sgd: look ahead along the momentum."),
+    ("--loss", str, "cross-entropy (default) or mse."),
+    ("--label-smoothing", float, "Share of each label that is spread over all classes. Default 0."),
+    ("--weight-decay", float, "Weights shrink by the rate times this, every step. Default 0; adamw 0.004."),
+    ("--l1", float, "Times the sum of the weights' sizes, added to the loss. Default 0."),
+    ("--l2", float, "Times the sum of the weights' squares, added to the loss. Default 0."),
+    ("--clip-norm", float, "Longest gradient of a step. Default 0: as long as it is."),
+    ("--augment", str, "none (default), photos, digits, any-way-up or cifar: change the training photos at random."),
+    ("--mixup", float, "Alpha of the Beta distribution that photos are mixed by. Default 0: not mixed."),
+    ("--image-size", int, "Side of the photos that the network sees, pixels. Default: by the network and the photos."),
+    ("--colour", str, "gray, colour, or auto (default): gray where every training photo is."),
+    ("--validation-fraction", float, "Share of the training photos where DATA has no val split. Default 0.2."),
+    ("--keep", str, "Weights of the best epoch by validation loss (best, default) or of the last."),
+    ("--patience", int, "Stop after so many epochs without a lower validation loss. Default 0: run all."),
+)
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the settings of a network's training, each None where it is not given, and --resume."""
+    resume = click.option("--resume", is_flag=True, help="Go on with a training of --net that was interrupted.")
+    every = click.option(
+        "--checkpoint-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60.0,
+        help="How often the state of such a training is kept, beside the run. Default 60.",
+    )
+    command = resume(every(command))
+    for name, kind, text in reversed(NETWORK):
+        if kind is None:
+            command = click.option(name, is_flag=True, default=None, help=text)(command)
+        else:
+            command = click.option(name, type=kind, help=text)(command)
+    return command

@@ -130,7 +130,7 @@ def survey_photos(
 def _recipe(backbone: Backbone | None, cuts: Sequence[str], engine: str | OpenEngine) -> Recipe:
     if backbone is None:
         return Recipe(target=SCAN_TARGET)
-    if unknown := [cut for cut in cuts if cut not in backbone.cuts]:
+    if unknown := [cut for cut in cuts if cut not in backbone.vectors]:
         raise BackboneError(f"{backbone.name} has no cut {unknown[0]!r}; its cuts are {', '.join(backbone.cuts)}")
     name = engine if isinstance(engine, str) else engine.name
     return Recipe(
@@ -189,7 +189,7 @@ def _is_passing(facts: PhotoFacts) -> bool:
     return facts.rejected is not None and facts.rejected[0] == "bomb"
 
 
-def _pictures(outcomes: Iterator[Outcome]) -> Iterator[tuple[Outcome, UInt8[np.ndarray, "size size 3"]]]:
+def _pictures(outcomes: Iterator[Outcome]) -> Iterator[tuple[Outcome, UInt8[np.ndarray, "size size channels"]]]:
     for outcome in outcomes:
         if outcome.picture is not None:
             yield outcome, outcome.picture
@@ -256,7 +256,7 @@ class _Collector:
         self._keeper = keeper
         self._progress = progress
         self._facts = _Notebook(photos)
-        lengths = {} if backbone is None else {cut: backbone.cuts[cut] for cut in recipe.fingerprints}
+        lengths = {} if backbone is None else {cut: backbone.vectors[cut] for cut in recipe.fingerprints}
         self._features = {cut: Matrix(photos, length) for cut, length in lengths.items()}
         self._computed = self._reused = 0
         self._pending: dict[bytes, Value] = {}

@@ -100,7 +100,7 @@ class Outcome:
     photo: int
     facts: PhotoFacts
     features: dict[str, Any] | None = None
-    picture: UInt8[np.ndarray, "size size 3"] | None = None
+    picture: UInt8[np.ndarray, "size size channels"] | None = None
     fresh: bool = False
     batch: Batch | None = None
 

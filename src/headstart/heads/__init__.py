@@ -14,12 +14,13 @@ from headstart.heads.checks import Material, check
 from headstart.heads.layers import head_layers
 from headstart.heads.logistic import fit_logistic
 from headstart.heads.mlp import fit_mlp
-from headstart.heads.model import FittedHead, Head
+from headstart.heads.model import TRAINED, FittedHead, Head
 from headstart.heads.neighbours import fit_centroid, fit_knn
 from headstart.heads.ridge import fit_ridge
 
 __all__ = [
-    "HEADS", "FittedHead", "Head", "balanced_weights", "fit_head", "fit_temperature", "head_layers", "probabilities",
+    "HEADS", "TRAINED", "FittedHead", "Head", "balanced_weights", "fit_head", "fit_temperature", "head_layers",
+    "probabilities",
 ]  # fmt: skip
 
 SMALL = 2e9  # multiplications of the largest product, 0.05 s: below, a second thread costs more than it brings

@@ -25,6 +25,8 @@ def head_layers(head: Head) -> "torch.nn.Module":
 
     if head.kind == "knn":
         raise UsageError("a 'knn' head keeps the known photos and has no form as layers; train with --head logistic")
+    if head.kind == "identity":
+        return torch.nn.Identity().eval()
     last = _linear(head, "weight", "bias")
     if head.kind == "mlp":
         return torch.nn.Sequential(_linear(head, "hidden_weight", "hidden_bias"), torch.nn.ReLU(), last).eval()

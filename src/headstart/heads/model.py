@@ -10,7 +10,8 @@ from jaxtyping import Float, Float32
 from headstart.errors import RunError, UsageError
 
 ROOT = "root-"  # heads whose name begins so take the root of each feature first
-LINEAR = ("ridge", "logistic", "centroid")  # heads whose logits are features @ weight.T + bias
+LINEAR = ("ridge", "logistic", "centroid", "linear")  # heads whose logits are features @ weight.T + bias
+TRAINED = ("linear", "identity")  # heads that were trained as the end of a network, not fitted to stored features
 BLOCK = 4096  # photos a time: the memory beside the result does not grow with their number
 
 _AXES = {"weight": 2, "bias": 1, "hidden_weight": 2, "hidden_bias": 1, "references": 2, "votes": 2}
@@ -22,12 +23,14 @@ class Head:
     """The last layers of a classifier. It never changes.
 
     Args:
-        kind: a name of `headstart.heads.HEADS`.
+        kind: a name of `headstart.heads.HEADS`; or "linear", the last layer of a network that was trained as a whole;
+            or "identity", where the features are the logits already.
         tensors: of the linear heads `weight` (classes, features) and `bias` (classes); every scaling is folded in.
             The root heads have the same, applied to the `root` of the features. Of "mlp" `hidden_weight`
             (units, features), `hidden_bias` (units), `weight` (classes, units), `bias` (classes); of "knn"
-            `references` (photos, features) of length 1 and `votes` (photos, classes).
-        settings: plain values that belong to them: `root_offset` of the root heads, `neighbours` and `prior` of "knn".
+            `references` (photos, features) of length 1 and `votes` (photos, classes). Of "identity" none.
+        settings: plain values that belong to them: `root_offset` of the root heads, `neighbours` and `prior` of "knn",
+            `length` of "identity".
 
     Raises:
         RunError: the tensors or settings are not those of a head of this kind.
@@ -39,19 +42,19 @@ class Head:
 
     def __post_init__(self) -> None:
         """Check names, axes and settings: a head may come from a file that anyone wrote."""
-        names = {"mlp": _HIDDEN, "knn": ("references", "votes")}.get(self.kind, ("weight", "bias"))
+        names = {"mlp": _HIDDEN, "knn": ("references", "votes"), "identity": ()}.get(self.kind, ("weight", "bias"))
         found = {name: np.shape(value) for name, value in self.tensors.items()}
         whole = set(found) == set(names) and all(
             len(found[name]) == _AXES[name] and 0 not in found[name] for name in names
         )
-        if whole:
+        if whole and names:
             last, first = found[names[-1]], found[names[-2]]
             whole = last[0] == first[0]
             if self.kind == "mlp":
                 whole &= found["hidden_weight"][0] == found["hidden_bias"][0] == found["weight"][1]
         if not whole or not self._settings_fit():
             raise RunError(
-                f"a {self.kind!r} head has the tensors {', '.join(names)} and their settings; received "
+                f"a {self.kind!r} head has the tensors {', '.join(names) or 'none'} and their settings; received "
                 f"{', '.join(f'{name} {shape}' for name, shape in found.items()) or 'none'} and "
                 f"{sorted(self.settings)}; train it again"
             )
@@ -65,6 +68,8 @@ class Head:
             prior, asked = settings.get("prior"), settings.get("neighbours")
             sound = isinstance(prior, list) and all(isinstance(share, float) and 0 < share <= 1 for share in prior)
             return sound and len(prior or ()) == self.tensors["votes"].shape[1] and isinstance(asked, int) and asked > 0
+        if self.kind == "identity":
+            return type(settings.get("length")) is int and settings["length"] > 0
         return True
 
     @property
@@ -75,6 +80,8 @@ class Head:
     @property
     def length(self) -> int:
         """How many features of a photo it takes."""
+        if self.kind == "identity":
+            return int(self.settings["length"])
         name = {"mlp": "hidden_weight", "knn": "references"}.get(self.kind, "weight")
         return int(self.tensors[name].shape[1])
 
@@ -94,6 +101,8 @@ class Head:
 
     def _block(self, features: Float[np.ndarray, "photos features"]) -> np.ndarray:
         features = features.astype(np.float32, copy=False)
+        if self.kind == "identity":
+            return features
         if self.kind == "knn":
             return vote(features, self.tensors["references"], self.tensors["votes"], self.settings)
         if self.kind.startswith(ROOT):

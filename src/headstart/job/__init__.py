@@ -1,5 +1,6 @@
 """The main job, read from top to bottom: a folder of photos in, a tested and documented classifier out."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,18 +14,26 @@ from jaxtyping import Float32, Int64
 from headstart import heads, quality, runs
 from headstart.backbones import Backbone, open_backbone
 from headstart.classifier import Classifier
-from headstart.config import TrainConfig
+from headstart.config import LoopConfig, TrainConfig
 from headstart.dataset import Dataset
 from headstart.diagnose import diagnose
 from headstart.errors import ConfigError, DataError
 from headstart.features import Survey, survey_photos
+from headstart.files import shown
 from headstart.heads import FittedHead
 from headstart.job import evidence
+from headstart.nets import NETS
 from headstart.progress import Progress
 from headstart.readers import open_dataset
 from headstart.report import make_thumbnail, prepare, render_report
 from headstart.split import Split, make_split
 from headstart.store import Store
+
+FOR_HEAD = ("backbone", "weights", "cut", "head", "folds")  # settings that matter with a pretrained backbone only
+FOR_SCRATCH = (
+    *(field.name for field in dataclasses.fields(LoopConfig) if field.name not in ("seed", "threads")),
+    *("image_size", "colour", "validation_fraction", "keep", "patience"),
+)  # and where a network is trained only
 
 
 @dataclass
@@ -90,6 +99,8 @@ def train(
     *,
     config: TrainConfig | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
     follow_links: bool = False,
     quiet: bool = True,
     say: Callable[[str], None] | None = None,
@@ -101,6 +112,8 @@ def train(
         out: the run directory to make; `runs/<data>-<n>` by default. Nothing is written beside the photos.
         config: every setting; the defaults of `TrainConfig` when absent.
         overwrite: replace a run that exists at `out`.
+        resume: go on with the training of a network that was interrupted before it became the run at `out`.
+        checkpoint_seconds: how often the state of such a training is kept, > 0; its folder is `<out>.training`.
         follow_links: also read what symbolic links inside the folder point to.
         quiet: show no progress line.
         say: receives a sentence at each step; None: silence.
@@ -113,6 +126,22 @@ def train(
     """
     config = TrainConfig() if config is None else config
     say = _silence if say is None else say
+    if _strategy(config) == "scratch":
+        from headstart.job.scratch import train_scratch  # imports torch, which takes seconds
+
+        return train_scratch(
+            data,
+            out,
+            config=dataclasses.replace(config, strategy="scratch", net=str(config.net).lower()),
+            overwrite=overwrite,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            follow_links=follow_links,
+            quiet=quiet,
+            say=say,
+        )
+    if resume:
+        raise ConfigError("only the training of a network can be resumed: add --net, or leave --resume out")
     clock = Timings()
     with clock.step("scan"):
         dataset = open_dataset(data, follow_links=follow_links)
@@ -179,7 +208,12 @@ def train(
         rows = evidence.prediction_rows(dataset, split, judged.test_probabilities, labels)
         document["timings"] = clock.to_json()
         page = render_report(
-            document, plan, config.to_dict(), predictions=rows, thumbnail=_thumbnails(dataset), scan=report.to_json()
+            document,
+            plan,
+            config.to_dict(),
+            predictions=rows,
+            thumbnail=read_thumbnails(dataset),
+            scan=report.to_json(),
         )
         return runs.write_run(
             place,
@@ -226,6 +260,26 @@ def _silence(_: str) -> None:
     """Say nothing."""
 
 
+def _strategy(config: TrainConfig) -> str:
+    """What "auto" means here, after refusing settings that the other strategy alone looks at."""
+    if config.net is None and config.strategy == "scratch":
+        raise ConfigError("strategy scratch trains a network: name it, for example --net lenet or --net resnet18")
+    if config.net is not None and config.strategy == "head":
+        raise ConfigError(
+            "--net trains a network from scratch, and strategy head uses a pretrained backbone: leave one of them out"
+        )
+    if config.net is not None and config.net.lower() not in NETS:
+        raise ConfigError(f"unknown net {shown(config.net)!r}; choose one of: {', '.join(sorted(NETS))}")
+    foreign = FOR_HEAD if config.net is not None else FOR_SCRATCH
+    plain = TrainConfig()
+    if odd := [name for name in foreign if getattr(config, name) != getattr(plain, name)]:
+        option = "--" + odd[0].replace("_", "-")
+        advice = "leave --net out" if config.net is not None else "add --net"
+        what = "a pretrained backbone" if config.net is not None else "the training of a network"
+        raise ConfigError(f"{option} belongs to {what}: leave it out, or {advice}")
+    return "head" if config.net is None else "scratch"
+
+
 def _check_choices(config: TrainConfig, backbone: Backbone) -> None:
     """Refuse a cut or a head that does not exist, before any photo is decoded."""
     if config.cut not in backbone.cuts:
@@ -270,7 +324,7 @@ def _fit(
     )
 
 
-def _thumbnails(dataset: Dataset) -> Callable[[str], bytes | None]:
+def read_thumbnails(dataset: Dataset) -> Callable[[str], bytes | None]:
     """Return a function from a photo's path to the bytes of its file, for the few photos a report shows."""
     photos = {photo.path: photo for photo in dataset.photos}
 

@@ -33,6 +33,8 @@ CROWD = 30  # a photo with more near copies than this shows a fixed scene, not c
 FLAT = 1.0  # grey levels: below this contrast a thumbnail is only equal or different
 _ROWS, _COLUMNS = 512, 4096  # one tile of the distance table: small enough for a processor's cache
 _SLACK = 1e-5  # of rounding, in squared distance
+_FEW = 20_000  # pairs of a tile that are compared one by one instead of as a table
+_SAMPLE, _DIRECTIONS = 4096, 24  # photos that choose how many directions of the 256 in which photos are compared first
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +176,9 @@ class _Search:
         self.looks, self.reach = looks, reach
         self.copies = np.zeros(len(looks), dtype=np.int64)  # near copies of each photo, so far
         self.alikes = np.zeros(len(looks), dtype=np.int64)  # photos within ALIKE of each, so far
-        # Means of 2 x 2 cells, times 2: a projection, so no two photos are further apart in it than they are. What is
-        # out of reach there need not be compared in full.
-        half = THUMB_SIDE // 2
-        coarse = 2 * looks.reshape(-1, half, 2, half, 2).mean(axis=(2, 4)).reshape(len(looks), half * half)
+        # A projection onto the directions in which these photos differ most: no two photos are further apart in it than
+        # they are, and what is out of reach there need not be compared in full.
+        coarse = looks @ _main_directions(looks)
         norms = np.sum(np.square(coarse), axis=1, keepdims=True) / 2
         ones = np.ones_like(norms)  # so that left @ right is minus half the squared distance
         self.left, self.right = np.hstack([coarse, -norms, ones]), np.hstack([coarse, ones, -norms])
@@ -209,8 +210,11 @@ class _Search:
         crowded = self.copies > CROWD
         if crowded[rows].all():  # what two crowded photos have in common no longer matters
             columns = columns[~crowded[columns]]
-        close = (self.left[rows] @ self.right[columns].T).max(axis=0) >= -(ALIKE**2) / 2 - _SLACK
-        columns = columns[close]
+        close = self.left[rows] @ self.right[columns].T >= -(ALIKE**2) / 2 - _SLACK
+        if np.count_nonzero(close) <= _FEW:
+            row, column = np.divmod(np.flatnonzero(close), close.shape[1])  # much faster than nonzero of two axes
+            return self._compare_pairs(rows[row], columns[column])
+        rows, columns = rows[close.any(axis=1)], columns[close.any(axis=0)]
         likeness = self.looks[rows] @ self.looks[columns].T
         later = columns > rows[:, None]
         alike = (likeness >= _as_likeness(ALIKE)) & later
@@ -225,6 +229,22 @@ class _Search:
         distance = np.sqrt(np.maximum(2 - 2 * likeness[row, column], 0))
         return np.stack([rows[row], columns[column]], axis=1), distance
 
+    def _compare_pairs(
+        self, first: Int64[np.ndarray, "candidates"], second: Int64[np.ndarray, "candidates"]
+    ) -> tuple[Int64[np.ndarray, "pairs 2"], Float32[np.ndarray, "pairs"]]:
+        """Do what `_compare` does, for the few pairs that are left of its table."""
+        first, second = first[second > first], second[second > first]
+        likeness = np.einsum("pc,pc->p", self.looks[first], self.looks[second])
+        least = _as_likeness(self.reach)
+        alike = likeness >= _as_likeness(ALIKE)
+        copy = likeness >= np.minimum(least[first], least[second])
+        for mask, count in ((alike, self.alikes), (copy, self.copies)):
+            count[:] += np.bincount(np.concatenate([first[mask], second[mask]]), minlength=len(count))
+            mask[np.maximum(count[first], count[second]) > CROWD] = False
+        kept = alike | copy
+        distance = np.sqrt(np.maximum(2 - 2 * likeness[kept], 0))
+        return np.stack([first[kept], second[kept]], axis=1), distance
+
     def _usual_distance(self, pairs: Int64[np.ndarray, "pairs 2"]) -> Float32[np.ndarray, "pairs 2"]:
         """For each photo of the pairs the distance to its `USUAL`-th nearest photo; 0 where there are not so many."""
         photos, place = np.unique(pairs, return_inverse=True)
@@ -237,6 +257,13 @@ class _Search:
             likeness = self.looks[photos[start : start + step]] @ self.looks.T
             usual[start : start + step] = np.partition(likeness, last, axis=1)[:, last]
         return np.sqrt(np.maximum(2 - 2 * usual, 0))[place.reshape(-1, 2)]
+
+
+def _main_directions(looks: Float32[np.ndarray, "photos cells"]) -> Float32[np.ndarray, "cells directions"]:
+    """Orthonormal directions along which a sample of the photos varies most (principal components)."""
+    sample = looks[:: max(1, len(looks) // _SAMPLE)].astype(np.float64)
+    _, directions = np.linalg.eigh(sample.T @ sample)  # in ascending order of what they explain
+    return directions[:, -_DIRECTIONS:].astype(np.float32)
 
 
 def _as_likeness(distance: Any) -> Any:

@@ -22,6 +22,7 @@ from headstart.errors import ImageRejected
 from headstart.files import shown
 from headstart.images import decode
 from headstart.report import facts
+from headstart.report.curves import training_curves
 from headstart.report.problems import data_problems
 from headstart.runs.documents import portable
 
@@ -58,6 +59,7 @@ def render_report(
     predictions: Sequence[facts.Row],
     thumbnail: Callable[[str], bytes | None],
     scan: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, float | int]] = (),
 ) -> str:
     """Return the report of a run as one HTML page.
 
@@ -69,6 +71,7 @@ def render_report(
         thumbnail: from a photo's path to the bytes of a JPEG without metadata (`make_thumbnail`), or None. Called for
             the worst mistakes only, at most 24 times.
         scan: what `headstart scan --json` prints, for the problems of the data.
+        history: a row an epoch, as in history.csv; none where no network was trained.
 
     Returns:
         HTML, complete in itself.
@@ -96,6 +99,7 @@ def render_report(
         calibration=calibration,
         calibration_words=facts.calibration_words(calibration["said"], head["low"], head["high"]),
         curve=_curve(calibration["points"]),
+        training=training_curves(history),
         coverage=facts.coverage(predictions),
         mistakes=[_mistake(row, thumbnail) for row in facts.worst_mistakes(predictions)],
         problems=data_problems(metrics["data"], scan or {}),

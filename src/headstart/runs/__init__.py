@@ -15,6 +15,7 @@ signature: who changes a file on purpose can write a manifest that fits.
 import functools
 import hashlib
 import html
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,16 +26,17 @@ from typing import Any, overload
 import numpy as np
 
 from headstart import __version__
-from headstart.runs.cells import read_predictions_csv
 from headstart.classifier import Classifier, Prediction, Source
-from headstart.runs.documents import history_text, json_bytes, metrics_bytes, portable, predictions_text
 from headstart.errors import OutputError, RunError
 from headstart.files import new_directory, shown
+from headstart.runs.cells import read_predictions_csv
+from headstart.runs.documents import history_text, json_bytes, metrics_bytes, portable, predictions_text
 from headstart.runs.guarded import JSON_LIMIT, MEGABYTE, METRICS_LIMIT, check_regular, parse_json, read_regular
 from headstart.runs.modelfile import check_model, pack, unpack
 
 SCHEMA = 1  # of the run directory: raise it when a reader of the old one could misread the new one
 MANIFEST = "manifest.json"
+TRAINING = ".training"  # what the folder of a training that goes on has behind the name of its run
 MANIFEST_LIMIT = 64 * 1024  # bytes
 #: name -> largest size accepted, bytes
 FILES = {
@@ -146,29 +148,35 @@ class Run:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-def new_run_path(out: str | Path | None, name: str, *, overwrite: bool = False) -> Path:
+def new_run_path(out: str | Path | None, name: str, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Decide where a run goes, before any work is done.
 
     Args:
         out: where the user wants it; None: `runs/<name>-<n>` with the first n that is free.
         name: of the data set.
         overwrite: an existing `out` may be replaced.
+        resume: a training that was interrupted may go on; without `out` it is the latest of this data set.
 
     Raises:
         OutputError: `out` exists and may not be replaced.
     """
     if out is None:
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name).strip("-.") or "run"
-        number = 1
-        while os.path.lexists(Path("runs") / f"{stem}-{number}"):
-            number += 1
-        return Path("runs") / f"{stem}-{number}"
+        places = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+        known = list(itertools.takewhile(lambda place: os.path.lexists(place) or is_training(place), places))
+        waiting = [place for place in known if is_training(place)]
+        return waiting[-1] if resume and waiting else Path("runs") / f"{stem}-{len(known) + 1}"
     path = Path(out)
-    if os.path.lexists(path) and not overwrite:
+    if os.path.lexists(path) and not overwrite and not (resume and is_training(path)):
         raise OutputError(f"{shown(path)} exists already; give another name, or say that it may be overwritten")
     if overwrite and os.path.lexists(path) and not _may_replace(path):
         raise OutputError(f"{shown(path)} is no run of headstart, so it is not replaced; give another name")
     return path
+
+
+def is_training(path: Path) -> bool:
+    """Whether the training of a run is under way, or was interrupted: its folder is beside the run's place."""
+    return path.with_name(path.name + TRAINING).is_dir()
 
 
 def _may_replace(path: Path) -> bool:
@@ -366,6 +374,8 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
 
 def _summary(path: Path) -> RunSummary:
     try:
+        if path.name.endswith(TRAINING):
+            return RunSummary(path, "unfinished", problem="a training in progress; headstart train ... --resume")
         if not os.path.lexists(path / MANIFEST):
             return RunSummary(path, "unfinished", problem="it has no manifest.json")
         manifest = read_manifest(path)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.runs.cells import cell_text, write_predictions_csv
 from headstart.errors import RunError
+from headstart.runs.cells import cell_text, write_predictions_csv
 from headstart.runs.guarded import METRICS_LIMIT, parse_json
 
 _PLACES = {"run", "out", "weights"}  # keys whose value is a path

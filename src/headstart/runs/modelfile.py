@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones import BACKBONES, Backbone, backbone_from_tensors, open_backbone
+from headstart.backbones import Backbone, backbone_from_tensors, open_backbone
 from headstart.classifier import Classifier
-from headstart.runs.documents import finite
 from headstart.errors import BackboneError, HeadstartError, RunError, UsageError
 from headstart.files import shown
-from headstart.runs.guarded import DTYPES, parse_declared, read_tensors
-from headstart.heads import HEADS, Head
+from headstart.heads import HEADS, TRAINED, Head
+from headstart.nets import NETS
 from headstart.preprocess import Preprocessing
+from headstart.runs.documents import finite
+from headstart.runs.guarded import DTYPES, parse_declared, read_tensors
 from headstart.weights import digest
 
 NAME = "model.safetensors"
+MOST_PADDING = 4  # pixels: the one option of a net that is small and shapes no tensor
 _KEYS = {"backbone", "classes", "cut", "engine", "head", "identity", "preprocessing", "temperature", "tensors",
          "thresholds"}  # fmt: skip
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -71,7 +73,8 @@ def pack(classifier: Classifier, *, embed_backbone: bool = True) -> tuple[dict[s
         "thresholds": None if classifier.thresholds is None else list(classifier.thresholds),
         "engine": classifier.engine,
         "tensors": {
-            name: {"dtype": _DTYPE_NAMES[value.dtype], "shape": list(value.shape)} for name, value in tensors.items()
+            name: {"dtype": _DTYPE_NAMES[value.dtype], "shape": list(value.shape)}
+            for name, value in sorted(tensors.items())
         },
     }
     model = finite(model)
@@ -112,10 +115,10 @@ def check_model(model: Mapping[str, Any], name: str) -> None:
     if not isinstance(classes, list) or not all(isinstance(item, str) for item in classes) or len(classes) < 2:
         raise RunError(f"{name} names no classes")
     known = model["backbone"].get("name") if isinstance(model["backbone"], dict) else None
-    if known not in BACKBONES:
-        raise RunError(f"{name}: unknown backbone {shown(repr(known))[:60]}; known: {', '.join(BACKBONES)}")
+    if known not in NETS:
+        raise RunError(f"{name}: unknown backbone {shown(repr(known))[:60]}; known: {', '.join(NETS)}")
     kind = model["head"].get("kind") if isinstance(model["head"], dict) else None
-    if kind not in HEADS:
+    if kind not in (*HEADS, *TRAINED):
         raise RunError(f"{name}: unknown head {shown(repr(kind))[:60]}; known: {', '.join(HEADS)}")
     odd = [part for part, sound in _FORMS.items() if not sound(model[part])]
     if not odd and len(model["thresholds"] or classes) != len(classes):
@@ -188,11 +191,16 @@ def _head(known: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name: str
 
 def _check_options(options: object, tensors: Mapping[str, np.ndarray], name: str) -> None:
     """A size that no tensor has could make the net take any amount of memory before it is compared with the tensors."""
-    sizes = {size for value in tensors.values() for size in value.shape}
-    sound = isinstance(options, dict) and all(
-        isinstance(value, str | bool) or (type(value) is int and value in sizes) for value in options.values()
-    )
-    if not sound:
+    sizes = {size for value in tensors.values() for size in value.shape} | set(range(MOST_PADDING + 1))
+    longest = max(sizes)  # where the size of the photos is an option, a layer has an input for each place of some map
+
+    def sound(value: object) -> bool:
+        if isinstance(value, list):
+            whole = len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+            return whole and math.prod(value) <= longest
+        return isinstance(value, str | bool) or (type(value) is int and value in sizes)
+
+    if not (isinstance(options, dict) and all(map(sound, options.values()))):
         raise RunError(
             f"{name}/model.json: the options of the backbone, {shown(repr(options))[:80]}, do not fit its weights"
         )
@@ -207,7 +215,9 @@ def _backbone(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name:
             known["name"],
             own,
             Preprocessing.from_dict(model["preprocessing"]),
-            net_options=known["options"],
+            net_options={
+                option: tuple(value) if isinstance(value, list) else value for option, value in known["options"].items()
+            },
             source=str(known["source"]),
         )
     else:
