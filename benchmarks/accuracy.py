@@ -86,8 +86,8 @@ RECIPES = {
     "lenet-mnist": Recipe("mnist", lenet, cycle(10, 3e-3), 0.99),
     "mlp-mnist": Recipe("mnist", lambda: build_net("mlp", 10), cycle(10, 1e-3), 0.98),
     "lenet-fashion": Recipe("fashion", lenet, cycle(15, 3e-3), 0.89),
-    "cifar-cnn": Recipe("cifar", cifar_cnn, cycle(30, 2e-3), 0.70),
-    "cifar-cnn-augmented": Recipe("cifar", cifar_cnn, cycle(30, 2e-3, augment="cifar"), 0.70),
+    "cifar-cnn": Recipe("cifar", cifar_cnn, cycle(20, 2e-3), 0.70),
+    "cifar-cnn-augmented": Recipe("cifar", cifar_cnn, cycle(20, 2e-3, augment="cifar"), 0.70),
     "resnet": Recipe(
         "cifar",
         small_resnet,

@@ -7,6 +7,7 @@ from headstart.errors import DataError
 
 LOWEST, HIGHEST = 1e-3, 1e3  # the temperature stays between them, whatever the logits
 STEPS = 60  # of the safeguarded Newton iteration; some 6 are enough for ordinary logits
+EXACT, ROUGH = 1e-7, 1e-3  # parts of a temperature; a log loss at its lowest point changes by their square
 
 
 def probabilities(
@@ -30,7 +31,9 @@ def log_softmax(
     return np.asarray(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)))
 
 
-def fit_temperature(logits: Float[np.ndarray, "photos classes"], labels: Int64[np.ndarray, "photos"]) -> float:
+def fit_temperature(
+    logits: Float[np.ndarray, "photos classes"], labels: Int64[np.ndarray, "photos"], *, tolerance: float = EXACT
+) -> float:
     """Temperature with the lowest log loss on held-out logits (Guo et al. 2017, arXiv:1706.04599, section 4.2).
 
     Where every photo is told apart, the lowest log loss would be at infinite sharpness. So the target is not 1 for the
@@ -40,6 +43,7 @@ def fit_temperature(logits: Float[np.ndarray, "photos classes"], labels: Int64[n
     Args:
         logits: of photos that the model has not seen.
         labels: 0..classes-1.
+        tolerance: part of the temperature up to which it is found.
 
     Returns:
         The temperature, between 0.001 and 1000: logits are divided by it.
@@ -62,10 +66,10 @@ def fit_temperature(logits: Float[np.ndarray, "photos classes"], labels: Int64[n
     own = centred[np.arange(count), labels]
     others = (centred.sum(axis=1) - own) / max(classes - 1, 1)
     target = float(np.mean((1 - rest) * own + rest * others))
-    return 1 / _sharpness(centred, target)
+    return 1 / _sharpness(centred, target, tolerance)
 
 
-def _sharpness(centred: Float64[np.ndarray, "photos classes"], target: float) -> float:
+def _sharpness(centred: Float64[np.ndarray, "photos classes"], target: float, tolerance: float) -> float:
     """Where the slope of the log loss over the sharpness is 0; the log loss is convex in it (a log-sum-exp)."""
     low, high = 1 / HIGHEST, 1 / LOWEST
     spread = float(np.sqrt(np.mean(np.square(centred - centred.mean(axis=1, keepdims=True)))))
@@ -81,7 +85,7 @@ def _sharpness(centred: Float64[np.ndarray, "photos classes"], target: float) ->
         following = sharpness - slope / curvature if curvature > 0 else 0.0
         if not low < following < high:
             following = float(np.sqrt(low * high))
-        if abs(following - sharpness) <= 1e-7 * sharpness:
+        if abs(following - sharpness) <= tolerance * sharpness:
             break
         sharpness = following
     return sharpness
@@ -95,7 +99,7 @@ def tempered_losses(
     The target has the same prior as in `fit_temperature`: otherwise a candidate that happens to separate all of a few
     photos would beat every other by any margin.
     """
-    logs = log_softmax(logits, fit_temperature(logits, labels))
+    logs = log_softmax(logits, fit_temperature(logits, labels, tolerance=ROUGH))
     count, classes = logs.shape
     rest = 1 / (count + 2)
     own = logs[np.arange(count), labels]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from headstart.heads.blas import one_thread
 from headstart.heads.calibration import log_softmax, tempered_losses
-from headstart.heads.checks import Material
+from headstart.heads.checks import Material, distinct
 from headstart.heads.model import FittedHead, Head
 from headstart.heads.ridge import row
 from headstart.heads.softmax import Problems, Solutions, Solved, minimise
@@ -39,7 +39,7 @@ class Folds:
     @property
     def numbers(self) -> list[int]:
         """The folds that there are."""
-        return [int(number) for number in np.unique(self.material.folds)]
+        return [int(number) for number in distinct(self.material.folds)]
 
     def problems(self, strength: float, columns: list[int]) -> Problems:
         """Problems at a strength; `strength x features / photos` is the penalty beside the mean loss."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from headstart.heads.calibration import tempered_losses
-from headstart.heads.checks import Material
+from headstart.heads.checks import Material, distinct
 from headstart.heads.model import FittedHead, Head
 from headstart.heads.ridge import row
 
@@ -39,7 +39,7 @@ def fit_mlp(material: Material, kind: str = "mlp") -> FittedHead:
 
 def _fit(material: Material, kind: str) -> tuple[Head, Float32[np.ndarray, "photos classes"], list[dict[str, Any]]]:
     scaled, mean, scale = _scaled(material)
-    numbers = np.unique(material.folds)
+    numbers = distinct(material.folds)
     runs = [_Training(scaled, material, material.folds != fold, material.seed + 1 + int(fold)) for fold in numbers]
     tried: list[dict[str, Any]] = []
     everyone = np.arange(len(scaled))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from headstart.heads.calibration import tempered_losses
-from headstart.heads.checks import Material, one_hot
+from headstart.heads.checks import Material, distinct, one_hot
 from headstart.heads.model import FittedHead, Head, shares, unit
 from headstart.heads.ridge import row
 
@@ -78,7 +78,7 @@ def fit_centroid(material: Material, kind: str = "centroid") -> FittedHead:
     tried, held_outs = [], []
     for shrinkage in SHRINKAGES:
         held_out = np.zeros((len(features), material.classes), np.float32)
-        for fold in np.unique(material.folds):
+        for fold in distinct(material.folds):
             out = material.folds == fold
             weight, bias = _centroids(centred[~out], hits[~out], shrinkage)
             held_out[out] = centred[out] @ weight.T + bias

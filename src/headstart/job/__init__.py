@@ -25,7 +25,7 @@ from headstart.job import evidence
 from headstart.nets import NETS
 from headstart.progress import Progress
 from headstart.readers import open_dataset
-from headstart.report import make_thumbnail, prepare, render_report
+from headstart.report import make_thumbnail, render_report
 from headstart.split import Split, make_split
 from headstart.store import Store
 
@@ -151,7 +151,6 @@ def train(
         backbone = open_backbone(config.backbone, Path(config.weights) if config.weights else None, say=say)
         _check_choices(config, backbone)
     with clock.step("features"):
-        prepare()
         survey = _survey(dataset, backbone, config, quiet=quiet)
         for notice in survey.notices:
             say(notice)

@@ -88,7 +88,7 @@ def _number(value: float | None) -> str:
 
 
 def _folds(split: Split) -> str:
-    return f"{len(np.unique(split.folds))} folds of the training photos"
+    return f"{len(set(split.folds.tolist()))} folds of the training photos"
 
 
 def describe_data(dataset: Dataset, survey: Survey, split: Split, report: ScanReport) -> dict[str, Any]:

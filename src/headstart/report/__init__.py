@@ -9,7 +9,6 @@ import functools
 import hashlib
 import io
 import shlex
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -133,21 +132,8 @@ def _safe(text: str) -> Any:
     return Markup(text)  # noqa: S704 - never text from the data
 
 
-_template_lock = threading.Lock()
-
-
-def prepare() -> None:
-    """Make the page's template ready in the background, so that a report waits for it less: 0.2 s of work."""
-    threading.Thread(target=_template, name="report", daemon=True).start()
-
-
-def _template() -> Any:
-    with _template_lock:  # a second caller waits for the first and takes what it made
-        return _made_template()
-
-
 @functools.cache
-def _made_template() -> Any:
+def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
