@@ -8,8 +8,9 @@ optimiser (Adam), precision (float32) and bytes of photos; every contender also 
 process of its own that trains one epoch when told to; the rounds take all of them in turn, in an order that changes, so
 that what else the machine does falls on all alike. A ratio is taken within a round.
 
-`headstart:no-shortcuts` is without `headstart.training.shortcuts`; `headstart:passive` has its
-threads sleep while they wait for each other (OMP_WAIT_POLICY), `keras-tensorflow:off` is without its XLA compiler.
+`headstart:no-shortcuts` is without `headstart.training.shortcuts`. `headstart:spin=N`, which must be named in --only, has
+its threads look N times for work before they sleep (GOMP_SPINCOUNT; plain `headstart` has the command's own N), and
+`headstart:passive` has them sleep at once (OMP_WAIT_POLICY). `keras-tensorflow:off` is without its XLA compiler.
 
 The multiply-add limit: one trained photo takes three times the multiply-adds of a forward pass (forward, gradient of
 the inputs, gradient of the weights; less those of the first layer's inputs), and a large matrix product, measured in
@@ -26,6 +27,8 @@ import time
 from pathlib import Path
 
 from harness import machine, spread
+
+from headstart.__main__ import SPIN
 
 PEERS = Path(__file__).with_name("training_peers.py")
 OWN = "headstart"
@@ -50,8 +53,12 @@ class Contender:
 
     def __init__(self, name: str, python: str, net: str, photos: int, batch: int) -> None:
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+        if name.startswith(OWN):
+            quiet["GOMP_SPINCOUNT"] = SPIN  # as the command does; read when torch is loaded
         if name.endswith(":passive"):
-            quiet["OMP_WAIT_POLICY"] = "passive"  # read when torch is loaded
+            quiet["OMP_WAIT_POLICY"] = "passive"  # likewise
+        if ":spin=" in name:
+            quiet["GOMP_SPINCOUNT"] = name.split("=")[1]  # likewise
         command = [python, str(PEERS), name, net, str(photos), str(batch)]
         self.process = subprocess.Popen(
             command,
@@ -92,6 +99,7 @@ def contenders(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.keras_torch:
         chosen["keras-torch"] = arguments.keras_torch
     only = arguments.only.split(",") if arguments.only else chosen
+    chosen |= {name: sys.executable for name in only if name.startswith(f"{OWN}:spin=")}
     return {name: python for name, python in chosen.items() if name in only or name == OWN}
 
 

@@ -135,9 +135,10 @@ def test_fifty_interrupts_end_within_two_seconds(tmp_path: Path, photos: Dataset
 
 
 WHOLE_PROCESS = """
-import sys
+import signal, sys
 from pathlib import Path
 from crash_features import *
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with the signal ignored
 photos = make_photos(Path(sys.argv[1]) / "photos", 300)
 with Store(Path(sys.argv[1]) / "features.sqlite3") as store:
     survey_photos(photos, backbone=paper_backbone(), engine=PaperEngine(Path(sys.argv[1]) / "log", 0.02), store=store)

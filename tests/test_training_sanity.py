@@ -13,7 +13,7 @@ from headstart.config import LoopConfig
 from headstart.errors import DataError
 from headstart.training.causes import CAUSES
 from headstart.training.optimisers import make_optimiser
-from headstart.training.probes import dead_share, ignored_by, neighbour_agreement, probe
+from headstart.training.probes import dead_share, dead_shares, ignored_by, neighbour_agreement, probe
 from headstart.training.sanity import CheckResult, check_net, choose_photos
 
 ADAM = LoopConfig()
@@ -260,3 +260,15 @@ def test_usual_losses_ignore_nothing() -> None:
 
 def test_an_optimiser_of_the_package_holds_every_weight() -> None:
     assert check_net(lambda: cnn(), IMAGES, LABELS, ADAM, make=make_optimiser).findings == ()
+
+
+def test_dead_units_are_counted_in_evaluation_mode_and_the_net_is_left_as_it_was() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Dropout(0.9), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        net[1].weight.fill_(1.0)
+        net[1].bias.copy_(torch.tensor([1.0, -100.0, 1.0]))  # the second unit is silent for pixels of 0..1
+    net.train()
+    net[2].eval()
+    modes = [module.training for module in net.modules()]
+    assert dead_shares(net, torch.rand(5, 1, 2, 2)) == {"3": pytest.approx(1 / 3)}
+    assert [module.training for module in net.modules()] == modes

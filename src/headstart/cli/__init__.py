@@ -16,10 +16,21 @@ from headstart.errors import HeadstartError
 
 DATA = click.argument("data")
 FOLLOW = click.option("--follow-links", is_flag=True, help="Also read what symbolic links inside DATA point to.")
+SENTENCE = 200  # letters, more than any command's first sentence has
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """A group whose list of commands shows whole sentences; click alone cuts them off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line or two a command."""
+        with formatter.section("Commands"):
+            names = self.list_commands(ctx)
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=SENTENCE)) for name in names])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="headstart")
 @click.option("--json", "as_json", is_flag=True, hidden=True)
 @click.option("--quiet", is_flag=True, hidden=True)
@@ -182,7 +193,7 @@ def report(given: Global, run: Path) -> int:
     return DONE
 
 
-@cli.group()
+@cli.group(cls=Commands)
 def cache() -> None:
     """The store of computed features and the converted nets: how big, whether sound, and making them smaller."""
 

@@ -38,6 +38,7 @@ from headstart.training.batches import Batches
 from headstart.training.callbacks import Callback, EarlyStopping
 from headstart.training.loop import fit
 from headstart.training.optimisers import usual_rate
+from headstart.training.probes import dead_shares
 from headstart.training.streamed import load_batches
 from headstart.training.symptoms import diagnose_history
 
@@ -77,9 +78,11 @@ def train_scratch(
         net = build(config, chosen)
     try:
         with clock.step("fit"):
+            training, validation = _batches(material, preprocessing, config, say)
             history = fit(
                 net,
-                *_batches(material, preprocessing, config, say),
+                training,
+                validation,
                 rated,
                 callbacks=_callbacks(config),
                 checkpoint=unfinished.checkpoint,
@@ -92,10 +95,12 @@ def train_scratch(
             if history.stopped == "diverged":
                 unfinished.remove()
                 raise ConfigError(f"the training diverged: {history.reason}")
-            backbone, cut, head = classifier_of(net, str(config.net), chosen.options, preprocessing, say)
-        run = _write(
-            place, config, material, chosen, backbone, cut, head, outcome.rows_of(history.rows), clock, overwrite, quiet
-        )
+            trained = Trained(
+                *classifier_of(net, str(config.net), chosen.options, preprocessing, say),
+                epochs=outcome.rows_of(history.rows),
+                dead=dead_shares(net, next(iter(validation.epoch(0)))[0]),
+            )
+        run = _write(place, config, material, chosen, trained, clock, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         if not unfinished.checkpoint.exists():
             raise
@@ -148,27 +153,43 @@ def look(dataset: Dataset, config: TrainConfig, *, quiet: bool, say: Say) -> Mat
     return Material(dataset, survey, report, split, evidence.describe_data(dataset, survey, split, report))
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training left.
+
+    Args:
+        backbone, cut, head: the net, in two parts.
+        epochs: a row each.
+        dead: share of the dead units of each activation layer.
+    """
+
+    backbone: Backbone
+    cut: str
+    head: Head
+    epochs: list[dict[str, float | int]]
+    dead: dict[str, float]
+
+
 def _write(
     place: Path,
     config: TrainConfig,
     material: Material,
     chosen: NetInput,
-    backbone: Backbone,
-    cut: str,
-    head: Head,
-    epochs: list[dict[str, float | int]],
+    trained: Trained,
     clock: Timings,
+    *,
     overwrite: bool,
     quiet: bool,
 ) -> runs.Run:
     """Test the trained net and write its run."""
     dataset, split, labels = material.dataset, material.split, material.dataset.labels()
+    backbone, cut, head = trained.backbone, trained.cut, trained.head
     with clock.step("evaluate"):
         parts = outcome.compute_parts(dataset, split, backbone, cut, config, quiet=quiet)
         temperature = outcome.fitted_temperature(head, parts, labels, split)
         classifier = Classifier(backbone, cut, head, dataset.classes, temperature, engine=config.engine)
         judged = outcome.judge(classifier, parts, labels, split)
-        plan = outcome.scratch_plan(with_rate(config), classifier, chosen, split, epochs)
+        plan = outcome.scratch_plan(with_rate(config), classifier, chosen, split, trained.epochs)
         document = {
             "run": place.as_posix(),
             "schema": runs.SCHEMA,
@@ -177,7 +198,7 @@ def _write(
             "plan": plan,
             "test": judged.test,
             "validation": judged.validation,
-            "diagnosis": _diagnose(judged, material, epochs, config),
+            "diagnosis": _diagnose(judged, material, trained, config),
             "provenance": evidence.provenance(config, backbone) | {"torch": torch.__version__},
             "features": {"computed": len(split.validation) + len(split.test) + len(parts.sample), "reused": 0},
         }
@@ -191,7 +212,7 @@ def _write(
             predictions=rows,
             thumbnail=read_thumbnails(dataset),
             scan=material.report.to_json(),
-            history=epochs,
+            history=trained.epochs,
         )
         return runs.write_run(
             place,
@@ -200,7 +221,7 @@ def _write(
             plan=plan,
             config=config.to_dict(),
             predictions=rows,
-            history=epochs,
+            history=trained.epochs,
             report=page,
             overwrite=overwrite,
         )
@@ -292,14 +313,14 @@ def _batches(
 
 
 def _diagnose(
-    judged: outcome.Judged, material: Material, epochs: list[dict[str, float | int]], config: TrainConfig
+    judged: outcome.Judged, material: Material, trained: Trained, config: TrainConfig
 ) -> list[dict[str, Any]]:
     """What the curves say, then what the photos and the classes say."""
     dataset, split, labels = material.dataset, material.split, material.dataset.labels()
     classes, held = dataset.classes, judged.validation_probabilities
     counts = np.bincount(labels[split.train], minlength=len(classes)).tolist()
     of_curves = diagnose_history(
-        [{name: float(value) for name, value in row.items()} for row in epochs],
+        [{name: float(value) for name, value in row.items()} for row in trained.epochs],
         classes=classes,
         train_images=len(split.train),
         validation_images=len(split.validation),
@@ -307,6 +328,7 @@ def _diagnose(
         counts=dict(zip(classes, counts, strict=True)),
         labels=labels[split.validation],
         probabilities=held,
+        dead=trained.dead,
     )
     return of_curves + diagnose(
         {"test": judged.test, "validation": judged.validation},

@@ -159,12 +159,24 @@ def _draw_sweep(drawing: Drawing, trials: Sequence[Trial], top: float) -> None:
         drawing.line(axes.points(*values), COLOURS[trial.verdict], 2.5 if trial.verdict == "good" else 1.5)
         x, y = axes.place(values[0][-1], values[1][-1])
         ends.append((y, x, f"{trial.rate:g} {trial.verdict}", COLOURS[trial.verdict]))
-    below = 0.0
     ends.sort()
-    crowd = max(0.0, ends[0][0] + 15 * len(ends) - (70 + PANEL[1]) - 15)
-    for y, x, name, colour in ends:  # names side by side would hide each other: move them down
-        below = max(y - crowd, below + 15)
-        drawing.text(x + 8, below + 4, name, colour)
+    for (_, x, name, colour), y in zip(ends, _apart([end[0] for end in ends], 70 + PANEL[1] - 4), strict=True):
+        drawing.text(x + 8, y + 4, name, colour)
+
+
+def _apart(places: Sequence[float], lowest: float, gap: float = 15.0) -> list[float]:
+    """Heights of names, downwards, near the sorted `places` and at least `gap` from one another, none below `lowest`.
+
+    >>> _apart([10.0, 12.0, 99.0], 100.0), _apart([98.0, 99.0], 100.0)
+    ([10.0, 25.0, 99.0], [85.0, 100.0])
+    """
+    heights: list[float] = []
+    for place in places:
+        heights.append(max(place, heights[-1] + gap) if heights else place)
+    for index in range(len(heights) - 1, -1, -1):
+        heights[index] = min(heights[index], lowest)
+        lowest = heights[index] - gap
+    return heights
 
 
 def _blocks(losses: Sequence[float], count: int = 50) -> tuple[list[float], list[float]]:

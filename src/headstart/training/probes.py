@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headstart.diagnose import Share
+from headstart.training.evaluation import modes_kept
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)  # a unit that is 0 for every photo is dead
 SQUASHES = (nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardsigmoid)  # one that is at its limit for every photo is, too
@@ -89,6 +90,20 @@ def probe(
     gradient = None if logits.grad is None else _rms([logits.grad])
     net.zero_grad(set_to_none=True)
     return Probe(float(value.detach()), logits.detach(), layers, dead, gradient)
+
+
+def dead_shares(net: nn.Module, images: Float[Tensor, "photos channels height width"]) -> dict[str, float]:
+    """The dead share of every activation layer, by name, as it is after training: in evaluation mode.
+
+    Args:
+        net: left in the modes it is in.
+        images: normalised; the more, the surer that a unit silent for all of them is dead.
+    """
+    dead: dict[str, float] = {}
+    with modes_kept(net), torch.no_grad(), _watching(net, [], dead):
+        net.eval()
+        net(images)
+    return dead
 
 
 def dead_share(layer: nn.Module, outputs: Float[Tensor, "photos units *places"]) -> float:
