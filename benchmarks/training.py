@@ -8,8 +8,8 @@ optimiser (Adam), precision (float32) and bytes of photos; every contender also 
 process of its own that trains one epoch when told to; the rounds take all of them in turn, in an order that changes, so
 that what else the machine does falls on all alike. A ratio is taken within a round.
 
-`headstart:no-shortcuts` is without `headstart.training.shortcuts`. `headstart:spin=N`, which must be named in --only, has
-its threads look N times for work before they sleep (GOMP_SPINCOUNT; plain `headstart` has the command's own N), and
+`headstart:no-shortcuts` is without `headstart.training.shortcuts`. `headstart:spin=N`, which must be named in --only,
+has its threads look N times for work before they sleep (GOMP_SPINCOUNT; plain `headstart` has the command's own N), and
 `headstart:passive` has them sleep at once (OMP_WAIT_POLICY). `keras-tensorflow:off` is without its XLA compiler.
 
 The multiply-add limit: one trained photo takes three times the multiply-adds of a forward pass (forward, gradient of

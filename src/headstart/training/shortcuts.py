@@ -26,7 +26,7 @@ def shortcuts(net: nn.Module) -> Iterator[None]:
         for module, chain in staged:
             module.chain = {stage: _pool_first(module, names) for stage, names in chain.items()}
         for layer, way in quicker:
-            layer.forward = partial(way, layer)  # type: ignore[method-assign]
+            layer.forward = partial(way, layer)
         yield
     finally:
         for module, chain in staged:
