@@ -30,33 +30,6 @@ def test_logits_and_gradients_are_those_of_the_net_itself(name):
         torch.testing.assert_close(found[parameter], value, msg=parameter)
 
 
-@pytest.mark.parametrize(("padding", "bias"), [(0, True), (2, False)])
-def test_a_gray_convolution_has_the_gradients_of_a_convolution_also_towards_its_photos(padding, bias):
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=padding, bias=bias), torch.nn.AvgPool2d(2)).double()
-    x = torch.randn(5, 1, 8, 10, dtype=torch.float64, requires_grad=True)
-    with shortcuts(net):
-        assert "GrayConvolution" in str(net[0](x).grad_fn)
-        assert "MeanOfFour" in str(net(x).grad_fn)
-        assert torch.autograd.gradcheck(net, (x,))
-        parameters = list(net.parameters())
-        found = torch.autograd.grad(net(x).square().sum(), [x, *parameters])
-    expected = torch.autograd.grad(net(x).square().sum(), [x, *parameters])
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("pool", [torch.nn.AvgPool2d(3), torch.nn.AvgPool2d(2, 1), torch.nn.AvgPool2d(2, padding=1)])
-def test_other_mean_pools_stay_as_they_are(pool):
-    with shortcuts(pool):
-        assert "forward" not in vars(pool)
-
-
-def test_a_map_of_odd_size_is_pooled_as_the_library_does():
-    pool, x = torch.nn.AvgPool2d(2), torch.randn(2, 3, 7, 5)
-    with shortcuts(pool):
-        torch.testing.assert_close(pool(x), torch.nn.functional.avg_pool2d(x, 2))
-
-
 def test_the_shortcuts_are_taken():
     """LeNet's C5 sees its whole map: no convolution is left of it. The CIFAR net's ReLUs get what was pooled."""
     net, sides = build_net("cifar-cnn", 10), []

@@ -49,9 +49,6 @@ def surroundings(net: nn.Module, config: LoopConfig) -> Iterator[None]:
             torch.cuda.set_rng_state(cuda, device)
 
 
-THIN = 16  # input maps of every convolution of a net whose photos stay planes; measured in docs/training.md
-
-
 @contextmanager
 def _channels_last(net: nn.Module) -> Iterator[None]:
     """Filters with their channels innermost, the layout in which pooling and most convolutions are fastest.
@@ -59,9 +56,7 @@ def _channels_last(net: nn.Module) -> Iterator[None]:
     The numbers stay the same. A net that several processes share is left alone: it has laid out its memory already.
     """
     filters = [parameter for parameter in net.parameters() if parameter.ndim == 4 and parameter.is_contiguous()]
-    depths = [parameter.shape[1] for parameter in filters]
-    is_thin = depths[:1] == [1] and max(depths) <= THIN  # gray photos, few maps: `shortcuts` are faster on planes
-    if is_thin or isinstance(net, nn.parallel.DistributedDataParallel):
+    if isinstance(net, nn.parallel.DistributedDataParallel):
         filters = []
     try:
         for parameter in filters:
