@@ -1,5 +1,6 @@
 """Training a network from random weights, end to end: what it writes, what it promises, and what it refuses."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -373,3 +374,20 @@ def test_without_a_name_the_next_run_steps_over_a_training_and_resume_finds_it(
     assert new_run_path(None, "d", resume=True) == Path("runs/d-2")
     listed = {summary.path.name: summary for summary in list_runs("runs")}
     assert listed[f"d-2{TRAINING}"].status == "unfinished" and "--resume" in listed[f"d-2{TRAINING}"].problem
+
+
+def test_the_program_for_several_processes_trains_as_the_command_does_with_the_same_settings(tmp_path: Path) -> None:
+    """Learning rate, class weights and the epoch that is kept come from the same settings in both."""
+    from headstart.job.together import main as together
+
+    words = ["--net", "lenet", "--epochs", "2", "--batch-size", "64", "--class-weights", "balanced"]
+    assert together(["digits", "--out", str(tmp_path / "shared"), *words]) == 0
+    config = TrainConfig(net="lenet", epochs=2, batch_size=64, class_weights="balanced")
+    headstart.train("digits", tmp_path / "run", config=config)
+
+    def losses(folder: str) -> list[tuple[float, float]]:
+        lines = csv.DictReader((tmp_path / folder / "history.csv").read_text().splitlines())
+        return [(float(line["loss"]), float(line["val_loss"])) for line in lines]
+
+    assert len(losses("run")) == 2
+    assert np.allclose(losses("shared"), losses("run"), rtol=1e-6)

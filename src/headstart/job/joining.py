@@ -9,6 +9,7 @@ from torch import nn
 from headstart.backbones import Backbone, backbone_from_tensors
 from headstart.heads import Head
 from headstart.preprocess import Preprocessing
+from headstart.training.evaluation import modes_kept
 from headstart.weights import tensors_of
 
 SOURCE = "trained from random weights"
@@ -51,17 +52,12 @@ def _last_linear(net: Any, preprocessing: Preprocessing) -> nn.Linear | None:
     draw = torch.Generator().manual_seed(0)
     side = preprocessing.size
     noise = torch.randn(2, preprocessing.channels, side, side, generator=draw)
-    modes = [(module, module.training) for module in net.modules()]
-    try:
+    with modes_kept(net), torch.no_grad():
         net.eval()
-        with torch.no_grad():
-            found = net.stages(noise)
-            if not layers or found["pooled"].ndim != 2 or found["pooled"].shape[1] != layers[-1].in_features:
-                return None
-            logits = layers[-1](found["pooled"])
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        found = net.stages(noise)
+        if not layers or found["pooled"].ndim != 2 or found["pooled"].shape[1] != layers[-1].in_features:
+            return None
+        logits = layers[-1](found["pooled"])
     if logits.shape != found["logits"].shape:
         return None
     within = TOLERANCE * max(float(found["logits"].abs().max()), 1e-6)

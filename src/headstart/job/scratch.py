@@ -84,11 +84,11 @@ def train_scratch(
                 training,
                 validation,
                 rated,
-                callbacks=_callbacks(config),
+                callbacks=callbacks_of(config),
                 checkpoint=unfinished.checkpoint,
                 checkpoint_seconds=checkpoint_seconds,
                 resume=unfinished.open(config, material.about["fingerprint"]),
-                class_weights=_class_weights(material, config),
+                class_weights=class_weights_of(material, config),
                 quiet=quiet,
                 say=say,
             )
@@ -280,7 +280,7 @@ def build(config: TrainConfig, chosen: NetInput) -> Any:
         return build_net(str(config.net), **chosen.options)
 
 
-def _class_weights(material: Material, config: TrainConfig) -> torch.Tensor | None:
+def class_weights_of(material: Material, config: TrainConfig) -> torch.Tensor | None:
     """How much each class counts in the loss; None: each photo the same."""
     if config.class_weights == "none":
         return None
@@ -291,7 +291,8 @@ def _class_weights(material: Material, config: TrainConfig) -> torch.Tensor | No
     return torch.from_numpy(weights)
 
 
-def _callbacks(config: TrainConfig) -> list[Callback]:
+def callbacks_of(config: TrainConfig) -> list[Callback]:
+    """What ends the training early and gives the weights of the best epoch back, as far as the settings ask for it."""
     if config.keep == "last" and not config.patience:
         return []
     patience = config.patience or config.epochs

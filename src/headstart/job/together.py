@@ -17,16 +17,13 @@ from typing import Any
 
 import safetensors.torch
 
-from headstart import quality
 from headstart.config import TrainConfig
 from headstart.errors import ConfigError, HeadstartError
-from headstart.features import survey_photos
 from headstart.files import write_atomic
 from headstart.job.levels import measured
 from headstart.job.net_input import choose_input
-from headstart.job.scratch import build, split_for_training
+from headstart.job.scratch import build, callbacks_of, class_weights_of, look, with_rate
 from headstart.readers import open_dataset
-from headstart.store import Store
 from headstart.training.callbacks import CSVLogger
 from headstart.training.distributed import Place, share, together
 from headstart.training.evaluation import evaluate
@@ -54,10 +51,9 @@ def train_together(data: str, out: Path, config: TrainConfig, place: Place, *, r
         raise ConfigError("no network to train: give --net lenet, or another name (headstart summary lists them)")
     if place.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
-    dataset = open_dataset(data)
-    with Store() as store:
-        facts = survey_photos(dataset, store=store, threads=config.threads).facts
-    split = split_for_training(dataset, facts, quality.clusters(dataset, facts), config)
+    dataset, config = open_dataset(data), with_rate(config)
+    material = look(dataset, config, quiet=True, say=lambda _: None)
+    split, facts = material.split, material.survey.facts
     chosen = choose_input(config, dataset, [facts[index] for index in split.train])
     preprocessing = measured(dataset, split.train, chosen, threads=config.threads)
     net = build(config, chosen)
@@ -78,9 +74,10 @@ def train_together(data: str, out: Path, config: TrainConfig, place: Place, *, r
         train,
         validation,
         config,
-        callbacks=[CSVLogger(out / "history.csv", append=resume)],
+        callbacks=[*callbacks_of(config), CSVLogger(out / "history.csv", append=resume)],
         checkpoint=out / "checkpoint",
         resume=resume,
+        class_weights=class_weights_of(material, config),
         quiet=place.rank > 0,
     )
     loss, accuracy = evaluate(net, test, make_loss(config, len(dataset.classes)))
