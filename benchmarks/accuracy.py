@@ -88,6 +88,8 @@ RECIPES = {
     "lenet-fashion": Recipe("fashion", lenet, cycle(15, 3e-3), 0.89),
     "cifar-cnn": Recipe("cifar", cifar_cnn, cycle(20, 2e-3), 0.70),
     "cifar-cnn-augmented": Recipe("cifar", cifar_cnn, cycle(20, 2e-3, augment="cifar"), 0.70),
+    "cifar-cnn-long": Recipe("cifar", cifar_cnn, cycle(40, 2e-3), 0.70),
+    "cifar-cnn-long-augmented": Recipe("cifar", cifar_cnn, cycle(40, 2e-3, augment="cifar"), 0.70),
     "resnet": Recipe(
         "cifar",
         small_resnet,

@@ -332,6 +332,14 @@ def test_a_label_conflict_across_a_given_split_takes_both_photos_out() -> None:
     assert set(result.kept_out) == {0, len(photos) - 1}
 
 
+def test_too_few_photos_left_by_label_conflicts_says_how_many_those_are() -> None:
+    photos = singles(6, 6)
+    digests = [str(index % 6) if index % 6 else f"own {index}" for index in range(12)]  # five photos stand in both
+    text = refusal(photos, 2, digests=digests)
+    assert "10 photos were left out before, because the same photo stands in two classes" in text
+    assert "headstart scan names them" in text
+
+
 # what cannot be split, and what is said then
 
 

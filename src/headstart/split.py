@@ -85,7 +85,28 @@ def make_split(
     """
     _check_arguments(dataset, clusters, test_fraction, folds, digests)
     kept_out = _find_conflicts(dataset, usable, digests)
-    candidates = sorted(set(usable) - kept_out.keys())
+    conflicts = len(kept_out)
+    try:
+        return _divide(dataset, sorted(set(usable) - kept_out.keys()), clusters, kept_out, seed, test_fraction, folds)
+    except DataError as error:
+        if not conflicts:
+            raise
+        raise DataError(
+            f"{error}; {conflicts:,} photos were left out before, because the same photo stands in two classes: "
+            "headstart scan names them"
+        ) from error
+
+
+def _divide(
+    dataset: Dataset,
+    candidates: list[int],
+    clusters: Int64[np.ndarray, "photos"],
+    kept_out: dict[int, str],
+    seed: int,
+    test_fraction: float,
+    folds: int,
+) -> Split:
+    """Divide the photos that may be used; those that must leave a part are noted in `kept_out`."""
     _check_classes(dataset, candidates)
     test_split = _given_test(dataset)
     if test_split is None:
