@@ -13,7 +13,10 @@ SOURCE = REPOSITORY / "src" / "headstart"
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "joblib", "cv2"}
 LAZY = {"torch", "sklearn", "scipy", "openvino", "pyarrow"}  # seconds of import: only inside functions
 #: rooms and files that cannot do without; whoever else needs one of them imports it inside a function
-MAY_IMPORT_TORCH = ("nets/", "layers/", "training/", "job/scratch.py", "job/joining.py", "job/net_input.py")
+MAY_IMPORT_TORCH = (
+    *("nets/", "layers/", "training/", "transfer/tail.py", "transfer/activations.py"),
+    *("job/network.py", "job/preparations.py", "job/trained.py", "job/trial.py", "job/joining.py", "job/net_input.py"),
+)
 
 
 def order() -> list[str]:

@@ -223,9 +223,25 @@ def test_every_cut_is_an_output_pooled_and_as_a_map(ready_cache: Path) -> None:
     assert backbone.cuts == build_net("efficientnet-lite0").feature_dim
     assert backbone.outputs["head_map"] == (1280, 7, 7)
     maps = {f"{cut}_map" for cut in backbone.cuts if cut != "pooled"}
-    assert set(backbone.outputs) == {*backbone.cuts, *maps, "logits"}
-    with pytest.raises(BackboneError, match=r"no cut 'stage8'; choose from: stem, .*logits$"):
+    assert set(backbone.outputs) == {*backbone.cuts, *maps, "logits", "statistics"}
+    assert backbone.vectors == backbone.cuts | {"logits": 1000}
+    assert backbone.lengths.keys() == backbone.outputs.keys()
+    assert set(backbone.classifier_cuts) == {*backbone.cuts, *maps, "logits"}
+    assert backbone.classifier_cuts["head_map"] == backbone.lengths["head_map"] == 1280 * 7 * 7
+    with pytest.raises(BackboneError, match=r"no cut 'stage8'; choose from: stem, .*logits, statistics$"):
         backbone.fingerprint("stage8", "auto")
+
+
+def test_the_layers_of_the_statistics_are_the_nets_batch_norms_in_their_order_with_their_stages(
+    ready_cache: Path,
+) -> None:
+    backbone = open_backbone("efficientnet-lite0")
+    modules = [(name, m) for name, m in backbone.net().named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [(n.name, n.channels, n.epsilon) for n in backbone.norms] == [(k, m.num_features, m.eps) for k, m in modules]
+    assert list(dict.fromkeys(norm.stage for norm in backbone.norms)) == [
+        cut for cut in backbone.cuts if cut != "pooled"
+    ]
+    assert backbone.lengths["statistics"] == 2 * sum(module.num_features for _, module in modules)
 
 
 @pytest.mark.parametrize("file", ["model.bin", "model.xml", "weights.safetensors", "manifest.json"])
@@ -340,7 +356,7 @@ def convert(net, preprocessing, cuts, into):
         (into / name).write_text("graph")
     print("in", flush=True)
     sys.stdin.readline()
-    return {"a": (3,)}
+    return {"a": (3,)}, ()
 
 converted.build_net = lambda name, **options: Net()
 converted.load_checked = lambda net, tensors: None
@@ -386,7 +402,9 @@ def test_the_users_own_weights_are_used_whatever_names_they_have(
     state = {rename(name): value for name, value in net.state_dict().items()}
     path = tmp_path / "mine"
     safetensors.torch.save_file(state, path) if form == "safetensors" else torch.save(state, path)
-    monkeypatch.setattr(converted.ConvertedNet, "manifest", lambda *_: {"outputs": {"logits": [3]}, "cuts": []})
+    monkeypatch.setattr(
+        converted.ConvertedNet, "manifest", lambda *_: {"outputs": {"logits": [3]}, "cuts": [], "norms": []}
+    )
     backbone = open_backbone("efficientnet-lite0", weights=path)
     assert backbone.weights_sha256 == digest(tensors_of(net))
     assert backbone.net_options == {"classes": 3}

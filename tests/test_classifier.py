@@ -1,5 +1,6 @@
 """The classifier: one decoder and one preprocessing everywhere, and the same outputs from every form of it."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from headstart.classifier import Classifier, Prediction
 from headstart.errors import UsageError
 from headstart.heads import Head
 from headstart.store import Store
-from make_run import CLASSES, FEATURES, small_classifier
+from make_run import CLASSES, FEATURES, SmallBackbone, small_classifier
 
 TEMPERATURE = 1.7
 
@@ -24,7 +25,7 @@ TEMPERATURE = 1.7
 def real_classifier(cut: str = "pooled", kind: str = "logistic", classes: int = 3, seed: int = 0) -> Classifier:
     """The real backbone with a head of random weights, scaled so that no class is certain."""
     backbone = open_backbone("efficientnet-lite0")
-    draw, features = np.random.default_rng(seed), backbone.cuts[cut]
+    draw, features = np.random.default_rng(seed), backbone.classifier_cuts[cut]
     names = {"weight": (classes, features), "bias": (classes,)}
     settings = {"root_offset": 0.1} if kind.startswith("root-") else {}
     if kind == "mlp":
@@ -59,6 +60,7 @@ def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature() -> N
     ("changes", "message"),
     [
         ({"cut": "stage9"}, r"no cut 'stage9'; its cuts are pooled"),
+        ({"cut": "statistics"}, r"no cut 'statistics'; its cuts are pooled"),
         ({"classes": ("ants", "ants", "bees")}, "different names"),
         ({"classes": ("ants",)}, "two or more classes"),
         ({"temperature": 0.0}, r"temperature must be a number above 0; received 0\.0"),
@@ -143,23 +145,75 @@ def test_the_full_network_gives_what_the_head_gives_on_stored_features(monkeypat
     from headstart.errors import ShapeError
 
     first = real_classifier()
-    size, cuts = first.backbone.preprocessing.size, ("stage3", "pooled")
+    size, cuts = first.backbone.preprocessing.size, ("stage3", "pooled", "stage7_map")
     photos = np.random.default_rng(5).integers(0, 255, (2, size, size, 3), dtype=np.uint8)
     normalised = torch.from_numpy(first.backbone.preprocessing.normalise(photos))
     found = [features for _, features in open_engine(first.backbone, cuts=cuts, kind="torch").run(enumerate(photos))]
     net = first.backbone.net()
     monkeypatch.setattr(Backbone, "net", lambda _: net)
-    for cut, kind in (("pooled", "logistic"), ("stage3", "ridge"), ("pooled", "root-ridge"), ("pooled", "mlp")):
+    for cut, kind in (("pooled", "logistic"), ("stage3", "ridge"), ("pooled", "root-ridge"), ("pooled", "mlp"),
+                      ("stage7_map", "ridge"), ("stage7_map", "mlp")):  # fmt: skip
         classifier = real_classifier(cut, kind)
-        features = np.stack([features[cut] for features in found])
+        features = np.stack([features[cut].reshape(-1) for features in found])
         whole, bare = classifier.full_network(), classifier.full_network(probabilities=False)
         with torch.no_grad():
             from_bytes, logits = whole(torch.from_numpy(photos)).numpy(), bare(normalised).numpy()
         np.testing.assert_allclose(from_bytes, classifier.probabilities_from_features(features), atol=1e-5)
-        np.testing.assert_allclose(logits, classifier.logits_from_features(features), atol=1e-5, rtol=1e-5)
+        rounding = 1e-4 if cut == "stage7_map" else 1e-5  # of a sum of 15,680 numbers of 32 bits
+        np.testing.assert_allclose(logits, classifier.logits_from_features(features), atol=rounding, rtol=1e-5)
         assert not whole.training
     with pytest.raises(ShapeError, match=r"uint8 \(batch, 224, 224, 3\).*received torch\.uint8 \(1, 3, 224, 224\)"):
         whole(torch.zeros((1, 3, 224, 224), dtype=torch.uint8))
+
+
+def test_a_head_on_the_flattened_map_of_vgg_has_the_parameters_of_the_lesson_and_one_on_its_means_has_fewer() -> None:
+    import torch
+    from torch import nn
+
+    class Maps(nn.Module):
+        """What VGG-16 hands to its dense layers: 512 maps of 7 x 7."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Conv2d(3, 512, 1))
+
+        def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"last": self.last(x), "logits": x.mean((2, 3))}
+
+    class VggMaps(SmallBackbone):
+        def net(self) -> nn.Module:
+            return Maps()
+
+    draw, plain = np.random.default_rng(0), small_classifier().backbone
+    outputs: dict[str, tuple[int, ...]] = {"last": (512,), "last_map": (512, 7, 7), "logits": (3,)}
+    parts = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+    backbone = VggMaps(**parts | {"outputs": outputs, "cuts": {"last": 512}})
+    breeds = tuple(f"breed {number}" for number in range(133))
+    photos = torch.rand(2, 3, backbone.preprocessing.size, backbone.preprocessing.size)
+    for cut, parameters in (("last_map", 3_336_837), ("last", 68_229)):
+        weight = draw.normal(size=(133, backbone.classifier_cuts[cut])).astype(np.float32)
+        head = Head("logistic", {"weight": weight, "bias": np.zeros(133, np.float32)}, {})
+        whole = Classifier(backbone, cut, head, breeds).full_network(probabilities=False)
+        trained = [tensor.numel() for name, tensor in whole.named_parameters() if name.startswith("head.")]
+        assert sum(trained) == parameters
+        with torch.no_grad():
+            maps = whole.backbone.last(photos)
+            taken = maps.flatten(1) if cut == "last_map" else maps.mean((2, 3))
+            torch.testing.assert_close(whole(photos), taken @ torch.from_numpy(weight).T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_a_photo_is_answered_from_a_flattened_map_and_its_features_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = real_classifier("stage7_map")
+    (tmp_path / "a.png").write_bytes(png(noise()))
+    with Store() as store:
+        (told,) = classifier.predict([tmp_path / "a.png"], store=store)
+        monkeypatch.setattr("headstart.classifier.open_engine", lambda *_, **__: pytest.fail("it is stored"))
+        (again,) = real_classifier("stage7_map").predict([tmp_path / "a.png"], store=store)
+    assert again.probabilities == told.probabilities
+    assert sum(told.probabilities.values()) == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("ready_cache")

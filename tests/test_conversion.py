@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from headstart.backbones import conversion
-from headstart.backbones.conversion import convert, load_openvino
+from headstart.backbones.conversion import NormLayer, batch_norm_statistics, convert, load_openvino
 from headstart.errors import BackboneError, ShapeError
 from headstart.preprocess import Preprocessing
 from headstart.weights import digest, tensors_of
@@ -58,16 +58,70 @@ def plain_net() -> nn.Module:
 
 def test_a_net_without_stages_is_cut_at_its_modules(tmp_path: Path) -> None:
     net = plain_net().eval()
-    outputs = convert(net, TINY, ("act", "flat"), tmp_path)
-    assert outputs == {"act": (4,), "act_map": (4, 16, 16), "flat": (4,), "logits": (2,)}
+    outputs, norms = convert(net, TINY, ("act", "flat"), tmp_path)
+    assert outputs == {"act": (4,), "act_map": (4, 16, 16), "flat": (4,), "logits": (2,), "statistics": (8,)}
+    assert norms == (NormLayer("norm", "norm", 4, 1e-5),)
     photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     results = load_openvino().Core().compile_model(tmp_path / "model.xml", "CPU")({"photo": photo[None]})
     x = torch.from_numpy((photo.astype(np.float32) - [10, 20, 30]) / [50, 60, 70]).permute(2, 0, 1)[None].float()
     with torch.no_grad():
         maps = net.act(net.norm(net.first(x)))
         expected = {"act": maps.mean((2, 3)), "act_map": maps, "flat": maps.mean((2, 3)), "logits": net(x)}
+        normalised = net.norm(net.first(x))[0].double()
+        expected["statistics"] = torch.tensor(
+            [[float(channel.mean()) for channel in normalised] + [float((channel**2).mean()) for channel in normalised]]
+        )
     for name, value in expected.items():
         np.testing.assert_allclose(results[name], value.numpy(), rtol=1e-4, atol=1e-5)
+
+
+class ManyNorms(nn.Module):
+    """Batch norms in odd places: in a branch, written over by what follows, without memory, of vectors, never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.unused = nn.BatchNorm2d(9)
+        self.late = nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, affine=False))
+        self.early = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=0.1), nn.ReLU(inplace=True))
+        self.forgetful = nn.BatchNorm2d(5, track_running_stats=False)
+        self.vector = nn.BatchNorm1d(5)
+        for norm in (self.early[1], self.late[1]):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.1, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.vector(self.forgetful(self.late(self.early(x))).mean((2, 3)))
+
+
+def test_statistics_are_those_of_every_batch_norm_of_maps_that_the_net_uses_in_the_order_of_its_modules() -> None:
+    net = ManyNorms().eval()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        outputs, norms = batch_norm_statistics(net, x, ("late",))
+        early = net.early[1](net.early[0](x)).double()
+        late = net.late(net.early(x)).double()
+    assert norms == (NormLayer("late.1", "late", 5, 1e-5), NormLayer("early.1", "early", 4, 0.1))
+    assert list(outputs) == ["late", "late_map", "logits", "statistics"]
+    assert float(early.min()) < -1  # below zero, so that a ReLU that wrote over it would show
+    for photo in range(2):
+        expected = [
+            float(value)
+            for maps in (late, early)
+            for moments in (
+                [channel.mean() for channel in maps[photo]],
+                [(channel**2).mean() for channel in maps[photo]],
+            )
+            for value in moments
+        ]
+        np.testing.assert_allclose(outputs["statistics"][photo].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_net_without_batch_norm_has_no_statistics(tmp_path: Path) -> None:
+    net = nn.Sequential(OrderedDict(first=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()))
+    outputs, norms = convert(net, TINY, ("first",), tmp_path)
+    assert outputs == {"first": (4,), "first_map": (4, 14, 14), "logits": (4,)}
+    assert norms == ()
 
 
 @pytest.mark.parametrize("cuts", [("act",), ("nowhere",)])

@@ -143,6 +143,17 @@ def test_features_do_not_depend_on_threads_order_or_neighbours_to_the_last_bit(b
                 np.testing.assert_array_equal(found[key]["pooled"], alone[key]["pooled"])
 
 
+def test_asking_for_the_statistics_too_changes_no_feature_by_a_bit(backbone: Backbone) -> None:
+    cuts = ("stem", "stage5", "pooled")
+    plain, more = (
+        dict(OpenVinoEngine(backbone, cuts=wanted, threads=1).run(noise(3))) for wanted in (cuts, (*cuts, "statistics"))
+    )
+    for key in plain:
+        assert plain[key].keys() == set(cuts)
+        for cut in cuts:
+            np.testing.assert_array_equal(more[key][cut], plain[key][cut])
+
+
 def test_results_come_in_the_order_of_the_photos(backbone: Backbone) -> None:
     for engine in (OpenVinoEngine(backbone), TorchEngine(backbone, device="cpu", batch_size=2, threads=1)):
         assert [key for key, _ in engine.run(noise(5))] == [0, 1, 2, 3, 4]

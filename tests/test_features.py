@@ -514,7 +514,7 @@ def test_an_empty_data_set_gives_an_empty_survey(photos: Dataset, store: Store) 
 
 
 def test_wrong_cuts_and_thread_counts_are_refused(photos: Dataset) -> None:
-    with pytest.raises(BackboneError, match=r"efficientnet-lite0 has no cut 'stage9'; its cuts are pooled, stage1"):
+    with pytest.raises(BackboneError, match=r"efficientnet-lite0 has no cut 'stage9'; choose from: pooled, stage1"):
         survey(photos, None, cuts=("stage9",))
     with pytest.raises(UsageError, match=r"threads must be 0 .* got -1"):
         survey(photos, None, threads=-1)
@@ -535,17 +535,22 @@ def test_the_fast_engine_in_the_survey_gives_what_it_gives_one_photo_at_a_time(
     names = sorted(path.relative_to(photo_folder).as_posix() for path in photo_folder.rglob("*.png"))[:20]
     dataset = Dataset("shapes", photo_folder, ("bars", "disks"), tuple(Photo(name, 0) for name in names))
     backbone = open_backbone("efficientnet-lite0")
+    cuts = ("pooled", "stage3", "stage6_map", "statistics")
     with Store() as store:
-        result = survey_photos(dataset, backbone=backbone, cuts=("pooled", "stage3"), store=store, threads=2)
-        again = survey_photos(dataset, backbone=backbone, cuts=("pooled", "stage3"), store=store, threads=2)
+        result = survey_photos(dataset, backbone=backbone, cuts=cuts, store=store, threads=2)
+        again = survey_photos(dataset, backbone=backbone, cuts=cuts, store=store, threads=2)
     assert (result.computed, again.reused) == (20, 20)
-    engine = open_engine(backbone, cuts=("pooled", "stage3"), threads=1)
+    engine = open_engine(backbone, cuts=cuts, threads=1)
     for row, name in enumerate(names):
         with Image.open(photo_folder / name) as image:  # PNG of 96 x 96: nothing is reduced
             pixels = np.asarray(image.convert("RGB"))
         prepared = backbone.preprocessing.apply(decode(pixels))
         [(_, single)] = engine.run([(0, prepared)])
-        for cut in ("pooled", "stage3"):
+        for cut in ("pooled", "stage3", "statistics"):
             assert np.array_equal(result.features[cut][row], single[cut])
             assert np.array_equal(again.features[cut][row], single[cut])
+        one_by_one = [value for channel in single["stage6_map"] for line in channel for value in line]
+        assert single["stage6_map"].shape == (192, 7, 7)
+        assert np.array_equal(result.features["stage6_map"][row], one_by_one)
+        assert np.array_equal(again.features["stage6_map"][row], one_by_one)
     engine.close()

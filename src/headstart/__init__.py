@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.job import scan as scan
     from headstart.job import train as train
+    from headstart.job.planning import plan as plan
     from headstart.readers import open_dataset as open_dataset
     from headstart.runs import Run as Run
     from headstart.runs import load_run as load
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "plan": ("headstart.job.planning", "plan"),
     "scan": ("headstart.job", "scan"),
     "train": ("headstart.job", "train"),
     "load": ("headstart.runs", "load_run"),
@@ -35,7 +37,18 @@ _HOMES = {
     "TrainConfig": ("headstart.config", "TrainConfig"),
     "HeadstartError": ("headstart.errors", "HeadstartError"),
 }
-__all__ = ["HeadstartError", "Run", "TrainConfig", "__version__", "compare", "load", "open_dataset", "scan", "train"]
+__all__ = [
+    "HeadstartError",
+    "Run",
+    "TrainConfig",
+    "__version__",
+    "compare",
+    "load",
+    "open_dataset",
+    "plan",
+    "scan",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

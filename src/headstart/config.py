@@ -6,7 +6,7 @@ from typing import Any
 
 from headstart.errors import ConfigError
 
-STRATEGIES = ("auto", "head", "scratch")
+STRATEGIES = ("auto", "head", "early", "deeper", "full", "scratch")
 CLASS_WEIGHTS = ("none", "balanced")
 COLOURS = ("auto", "gray", "colour")
 KEEP = ("best", "last")
@@ -14,6 +14,7 @@ KEEP = ("best", "last")
 OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam", "adamw")
 LOSSES = ("cross-entropy", "mse")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
+TUNING_RATE = 5e-4  # of adam, at the top of one-cycle: weights that are good already take small steps
 AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
 
 
@@ -53,8 +54,11 @@ class TrainConfig(LoopConfig):
 
     backbone: str = "efficientnet-lite0"  # a name of headstart.backbones.BACKBONES
     weights: str | None = None  # the user's own weights file for that backbone; None: the ImageNet weights
-    strategy: str = "auto"  # head: frozen backbone, new last layer; scratch: a net from random weights; auto: by `net`
-    cut: str = "pooled"  # where the backbone is sliced off: one of its named cuts
+    strategy: str = "auto"  # head, early, deeper, full or scratch (see headstart.transfer.cases); auto: by measurement
+    budget: float = 300.0  # seconds that auto may spend on trying what is more than a new last layer
+    large: bool = False  # count the photos as many, whatever the rule says
+    cut: str = "pooled"  # where the backbone is sliced off; where deeper begins to train
+    views: int = 4  # of each photo, changed by `augment`, that deeper keeps; 1: the photos as they are
     head: str = "auto"  # a name of headstart.heads.HEADS, or auto: the lower held-out log loss
     class_weights: str = "none"  # balanced: every class counts the same, however few its photos
     test_fraction: float = 0.2  # share of the photos held out once, where the data bring no test split
@@ -64,7 +68,9 @@ class TrainConfig(LoopConfig):
     image_size: int = 0  # side of the photos that the net sees, pixels; 0: chosen by the net and the photos
     colour: str = "auto"  # gray, colour, or auto: gray where every training photo is
     validation_fraction: float = 0.2  # share of the training photos, where the data bring no validation split
-    learning_rate: float = 0.0  # at its highest; 0: the optimiser's usual one, three times that in one-cycle
+    batch_size: int = 0  # photos a step; 0: 128 from random weights, 32 from pretrained ones
+    learning_rate: float = 0.0  # at its highest; 0: 0.0005 from pretrained weights, else by the optimiser
+    augment: str = "auto"  # none, photos, digits, any-way-up, cifar; auto: none from random weights, else by similarity
     schedule: str = "one-cycle"  # of the learning rate: constant, step, cosine, one-cycle or plateau
     keep: str = "best"  # the weights of the epoch with the lowest validation loss; last: those of the last epoch
     patience: int = 0  # epochs without a lower validation loss after which training ends; 0: all epochs are run
@@ -90,6 +96,27 @@ class TrainConfig(LoopConfig):
         """Return a plain dict that `from_dict` turns back into an equal config."""
         return dataclasses.asdict(self)
 
+    def filled(self, photos: int = 0) -> "TrainConfig":
+        """The same with a number or a name where a setting of the loop says "by the strategy".
+
+        From random weights the learning rate stays 0 where it is: it depends on the optimiser. A batch that was not
+        set has at most a quarter of the photos.
+
+        Args:
+            photos: to train on; 0: unknown.
+
+        >>> TrainConfig(net="lenet").filled().batch_size, TrainConfig(strategy="deeper").filled().batch_size
+        (128, 32)
+        """
+        pretrained = self.net is None and self.strategy != "scratch"
+        usual = min(32 if pretrained else 128, max(1, photos // 4) if photos else 128)
+        return dataclasses.replace(
+            self,
+            batch_size=self.batch_size or usual,
+            augment="none" if self.augment == "auto" else self.augment,
+            learning_rate=self.learning_rate or (TUNING_RATE if pretrained else 0.0),
+        )
+
 
 _CHOICES = {
     "strategy": STRATEGIES,
@@ -97,7 +124,7 @@ _CHOICES = {
     "optimiser": OPTIMISERS,
     "loss": LOSSES,
     "schedule": SCHEDULES,
-    "augment": AUGMENTS,
+    "augment": ("auto", *AUGMENTS),
     "colour": COLOURS,
     "keep": KEEP,
 }
@@ -108,7 +135,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "threads": (0, 1024),
     "epochs": (1, 100_000),
-    "batch_size": (1, 1_000_000),
+    "batch_size": (0, 1_000_000),
+    "budget": (0, 1e9),
+    "views": (1, 64),
     "learning_rate": (0, 100),
     "momentum": (0, 0.9999),
     "label_smoothing": (0, 0.9),

@@ -8,6 +8,7 @@ not needed to open it. Everything there can be deleted; it is made anew.
 import importlib.metadata
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones.conversion import CONVERSION_VERSION, GRAPH_FILES, openvino_version
+from headstart.backbones.conversion import CONVERSION_VERSION, GRAPH_FILES, STATISTICS, NormLayer, openvino_version
 from headstart.backbones.converted import TENSOR_FILE, ConvertedNet, hash_of
 from headstart.errors import BackboneError, OutputError, WeightsError
 from headstart.files import cache_dir, sha256_file, shown, write_atomic
@@ -75,12 +76,14 @@ class Backbone:
         name: of the net in `headstart.nets.NETS`.
         preprocessing: what a photo must go through first.
         cuts: name of a cut -> length of its feature vector.
-        outputs: everything an engine can give for one photo: the cuts, `<cut>_map` (channels, height, width), "logits".
+        outputs: everything an engine can give for one photo: the cuts, `<cut>_map` (channels, height, width), "logits",
+            "statistics" (see `headstart.backbones.conversion.batch_norm_statistics`).
         weights_sha256: hash of all tensors (`headstart.weights.digest`), the same whatever file they came from.
         classes: names of the logits, where known.
         source: where the weights come from, for people.
         net_options: what `headstart.nets.build_net` needs besides the name.
         converted: its entry in the cache.
+        norms: the layers that "statistics" is made of, in its order; none where the net has no batch norm of maps.
     """
 
     name: str
@@ -92,11 +95,22 @@ class Backbone:
     source: str
     net_options: dict[str, Any]
     converted: ConvertedNet = field(repr=False)
+    norms: tuple[NormLayer, ...] = field(default=(), repr=False)
 
     @property
     def vectors(self) -> dict[str, int]:
-        """Every output that is one vector a photo, with its length: the cuts, and "logits"."""
-        return {name: shape[0] for name, shape in self.outputs.items() if len(shape) == 1}
+        """Every output that is one short vector a photo, with its length: the cuts, and "logits"."""
+        return {name: shape[0] for name, shape in self.outputs.items() if len(shape) == 1 and name != STATISTICS}
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Every output as one vector a photo, with its length: `vectors`, maps flattened, and "statistics"."""
+        return {name: math.prod(shape) for name, shape in self.outputs.items()}
+
+    @property
+    def classifier_cuts(self) -> dict[str, int]:
+        """What a head can be put on, with its length: `vectors`, and maps flattened (channels * height * width)."""
+        return {name: length for name, length in self.lengths.items() if name != STATISTICS}
 
     def fingerprint(self, cut: str, engine: str) -> str:
         """Hash of all that a feature depends on besides the photo, 64 hexadecimal digits.
@@ -236,6 +250,7 @@ def _backbone(
         source=source,
         net_options=converted.net_options,
         converted=converted,
+        norms=tuple(NormLayer(**norm) for norm in manifest["norms"]),
     )
 
 

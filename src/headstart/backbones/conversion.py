@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,29 @@ if TYPE_CHECKING:
     import torch
 
 #: part of every cache key: raise it when the graph made of the same net could give other values
-CONVERSION_VERSION = "1"
+CONVERSION_VERSION = "2"
 GRAPH_FILES = ("model.xml", "model.bin")
 PHOTO = "photo"  # name of the graph's one input
+STATISTICS = "statistics"  # name of the output that `batch_norm_statistics` describes
 _import_lock = threading.Lock()
 TOLERANCE = 1e-3  # largest deviation from torch, as a share of the largest value of that output
+
+
+@dataclass(frozen=True)
+class NormLayer:
+    """A batch normalisation whose output is measured, so that it can be compared with what the net was trained on.
+
+    Args:
+        name: of the layer in the net; its tensors are `<name>.running_mean`, `<name>.weight` and so on.
+        stage: the cut that it belongs to by its name, or the first part of its name.
+        channels: of the map that it normalises.
+        epsilon: what it adds to the variance.
+    """
+
+    name: str
+    stage: str
+    channels: int
+    epsilon: float
 
 
 @contextmanager
@@ -151,8 +170,60 @@ def _stages(net: Any, x: "torch.Tensor", cuts: Sequence[str]) -> "dict[str, torc
     return found
 
 
+def batch_norm_statistics(
+    net: "torch.nn.Module", x: "torch.Tensor", cuts: Sequence[str]
+) -> "tuple[dict[str, torch.Tensor], tuple[NormLayer, ...]]":
+    """The `named_outputs`, and with them the statistics of every batch-normalised map.
+
+    The output `STATISTICS` holds, for one batch norm of maps after the other in the order of the net's modules, the
+    mean over height and width of each channel of its output, and then the mean of the squares of each channel. A net
+    without such layers has no such output. Layers that keep no running statistics, and those the net does not use here,
+    are left out; of one that is used several times, the last use counts.
+
+    Args:
+        net, x, cuts: as for `named_outputs`.
+
+    Returns:
+        The outputs, and the layers in the order of the numbers: (batch, twice the channels of all of them).
+    """
+    import torch
+
+    measured: dict[str, torch.Tensor] = {}
+
+    def measure(name: str, output: torch.Tensor) -> None:
+        # at once, because the activation that follows may write over it
+        measured[name] = torch.cat([output.mean((2, 3)), (output * output).mean((2, 3))], dim=1)
+
+    norms = {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_mean is not None
+    }
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: measure(name, output))
+        for name, module in norms.items()
+    ]
+    try:
+        outputs = named_outputs(net, x, cuts)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    used = [name for name in norms if name in measured]
+    if used:
+        outputs[STATISTICS] = torch.cat([measured[name] for name in used], dim=1)
+    return outputs, tuple(
+        NormLayer(name, _stage_of(name, cuts), norms[name].num_features, norms[name].eps) for name in used
+    )
+
+
+def _stage_of(layer: str, cuts: Sequence[str]) -> str:
+    """The longest cut that is the layer's name or the beginning of it; else the first part of the name."""
+    above = [cut for cut in cuts if f"{layer}.".startswith(f"{cut}.")]
+    return max(above, key=len, default=layer.split(".")[0])
+
+
 def _with_normalisation(net: Any, preprocessing: Preprocessing, cuts: Sequence[str]) -> Any:
-    """A module: a uint8 photo (1, size, size, channels) in, all named outputs out; its first call fills `names`."""
+    """A module: a uint8 photo (1, size, size, channels) in, all outputs out; the first call fills `names`, `norms`."""
     import torch
 
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
@@ -162,9 +233,11 @@ def _with_normalisation(net: Any, preprocessing: Preprocessing, cuts: Sequence[s
             super().__init__()
             self.net = net
             self.names: list[str] = []
+            self.norms: tuple[NormLayer, ...] = ()
 
         def forward(self, photo: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            outputs = named_outputs(self.net, (photo.permute(0, 3, 1, 2).float() - mean) / std, cuts)
+            x = (photo.permute(0, 3, 1, 2).float() - mean) / std
+            outputs, self.norms = batch_norm_statistics(self.net, x, cuts)
             self.names = list(outputs)
             return tuple(outputs.values())
 
@@ -173,11 +246,11 @@ def _with_normalisation(net: Any, preprocessing: Preprocessing, cuts: Sequence[s
 
 def convert(
     net: "torch.nn.Module", preprocessing: Preprocessing, cuts: Sequence[str], into: Path
-) -> dict[str, tuple[int, ...]]:
+) -> tuple[dict[str, tuple[int, ...]], tuple[NormLayer, ...]]:
     """Write the graph of a net for the fast engine: `model.xml` and `model.bin`, float32.
 
     The graph takes one photo as it is decoded, uint8 (1, size, size, channels), normalises it, and has every output of
-    `named_outputs` under its name. It is compared with torch on one picture before it is accepted.
+    `batch_norm_statistics` under its name. It is compared with torch on one picture before it is accepted.
 
     Args:
         net: any net of photos; it is left as it was (modes, hooks, devices).
@@ -186,7 +259,7 @@ def convert(
         into: an existing folder.
 
     Returns:
-        Output name -> its shape for one photo, without the batch axis.
+        Output name -> its shape for one photo, without the batch axis; and the layers that `STATISTICS` is made of.
 
     Raises:
         BackboneError: the graph cannot be made, or its values differ from torch's.
@@ -207,7 +280,7 @@ def convert(
         output.get_tensor().set_names({name})
     _compare_with_torch(graph, picture, expected)
     _save(graph, into)
-    return {name: value.shape[1:] for name, value in expected.items()}
+    return {name: value.shape[1:] for name, value in expected.items()}, exported.norms
 
 
 def _trace(exported: Any, picture: UInt8[np.ndarray, "1 size size channels"]) -> tuple[Any, dict[str, np.ndarray]]:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,13 @@ class ConvertedNet:
         folder = self.folder
         try:
             with new_directory(folder, overwrite=folder.exists()) as aside:
-                outputs = convert(net, self.preprocessing, net.cuts, aside)
+                outputs, norms = convert(net, self.preprocessing, net.cuts, aside)
                 (aside / TENSOR_FILE).write_bytes(safetensors.numpy.save(tensors_of(net)))
                 body = {
                     "net": self.name,
                     "cuts": list(net.cuts),
                     "outputs": {name: list(shape) for name, shape in outputs.items()},
+                    "norms": [asdict(norm) for norm in norms],
                     "files": {file: _size_and_hash(aside / file) for file in ENTRY_FILES},
                 }
                 sealed = {"manifest": body, "sha256": hash_of(body)}

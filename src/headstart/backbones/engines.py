@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headstart.backbones import Backbone, check_cuts, engine_name
-from headstart.backbones.conversion import load_openvino, named_outputs
+from headstart.backbones.conversion import STATISTICS, batch_norm_statistics, load_openvino, named_outputs
 from headstart.errors import BackboneError, ShapeError, UsageError
 
 Photos = Iterable[tuple[Hashable, UInt8[np.ndarray, "size size channels"]]]
@@ -35,7 +35,8 @@ class Engine(Protocol):
 
         Yields:
             Pairs of the key and {output: float32 array of its own}: (features,) for a cut, (channels, height, width)
-            for `<cut>_map`, (classes,) for "logits". In the order of the photos.
+            for `<cut>_map`, (classes,) for "logits", (twice the channels of all batch norms,) for "statistics". In the
+            order of the photos.
 
         Raises:
             ShapeError: a photo has another shape or type.
@@ -71,6 +72,15 @@ def open_engine(
 def available_threads() -> int:
     """Processors this process may use (its affinity mask where the system has one)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def flattened(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What an engine gives for a photo, each output as one vector: of a map all pixels of a channel, then the next.
+
+    >>> flattened({"stem_map": np.arange(8).reshape(2, 2, 2), "stem": np.array([1.5, 5.5])})
+    {'stem_map': array([0, 1, 2, 3, 4, 5, 6, 7]), 'stem': array([1.5, 5.5])}
+    """
+    return {cut: values.reshape(-1) for cut, values in features.items()}
 
 
 class OpenVinoEngine:
@@ -233,7 +243,11 @@ class TorchEngine:
             exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
             with torch.inference_mode(), exact:
                 x = torch.from_numpy(self._preprocessing.normalise(photos)).to(self._device)
-                outputs = named_outputs(self._net, x.contiguous(memory_format=torch.channels_last), self._places)
+                x = x.contiguous(memory_format=torch.channels_last)
+                if STATISTICS in wanted:
+                    outputs, _ = batch_norm_statistics(self._net, x, self._places)
+                else:
+                    outputs = named_outputs(self._net, x, self._places)
                 return {cut: outputs[cut].cpu().numpy() for cut in wanted}
         finally:
             torch.set_num_threads(before)

@@ -99,8 +99,8 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, so that a wrong mixture stops here and not in a wrong answer."""
-        if self.cut not in self.backbone.vectors:
-            known = ", ".join(self.backbone.vectors)
+        if self.cut not in self.backbone.classifier_cuts:
+            known = ", ".join(self.backbone.classifier_cuts)
             raise UsageError(f"{self.backbone.name} has no cut {shown(self.cut)!r}; its cuts are {known}")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UsageError(f"a classifier needs two or more classes of different names; received {len(self.classes)}")
@@ -108,7 +108,7 @@ class Classifier:
             raise UsageError(f"temperature must be a number above 0; received {self.temperature}")
         if self.thresholds is not None and len(self.thresholds) != len(self.classes):
             raise UsageError(f"{len(self.thresholds)} thresholds for {len(self.classes)} classes; give one for each")
-        logits = self.head.logits(np.zeros((1, self.backbone.vectors[self.cut]), np.float32))
+        logits = self.head.logits(np.zeros((1, self.backbone.classifier_cuts[self.cut]), np.float32))
         if logits.shape != (1, len(self.classes)):
             raise UsageError(f"the head gives {logits.shape[-1]} values a photo for {len(self.classes)} classes")
 
@@ -246,7 +246,7 @@ class _Stream:
 
         cut = self._classifier.cut
         for index, found in self._compute(pictures()):
-            features[index] = found[cut]
+            features[index] = found[cut].reshape(-1)  # a head takes a map flattened
         self._keeper.put_many({key: features[index] for index, key in keys.items()})
         return features, errors
 

@@ -28,6 +28,9 @@ def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) ->
     """
     import torch
 
+    is_map = len(backbone.outputs[cut]) == 3
+    place = cut.removesuffix("_map") if is_map else cut
+
     class WholeNet(torch.nn.Module):
         """uint8 photos (batch, size, size, channels) or normalised (batch, channels, size, size) in; scores out."""
 
@@ -37,7 +40,8 @@ def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) ->
         def __init__(self) -> None:
             super().__init__()
             self.backbone = backbone.net()
-            self.head = head_layers(head)
+            layers = head_layers(head)
+            self.head = torch.nn.Sequential(torch.nn.Flatten(), layers) if is_map else layers
             preprocessing = backbone.preprocessing
             self.shape = preprocessing.shape
             self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, -1, 1, 1))
@@ -53,7 +57,7 @@ def join(backbone: Backbone, cut: str, head: Head, temperature: float | None) ->
                     f"(batch, {channels}, {side}, {side}); received {photos.dtype} {tuple(photos.shape)}"
                 )
             x = (photos.permute(0, 3, 1, 2).float() - self.mean) / self.std if raw else photos
-            logits: torch.Tensor = self.head(named_outputs(self.backbone, x, (cut,))[cut])
+            logits: torch.Tensor = self.head(named_outputs(self.backbone, x, (place,))[cut])
             return logits if temperature is None else torch.softmax(logits / temperature, dim=1)
 
     return WholeNet().eval()

@@ -10,7 +10,7 @@ import click
 from headstart import __version__
 from headstart.cli.augmentation import augment
 from headstart.cli.lessons import LESSONS
-from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Global, global_options, network_options
+from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Duration, Global, global_options, network_options
 from headstart.cli.practice import PRACTICE
 from headstart.errors import HeadstartError
 
@@ -67,10 +67,14 @@ def scan(given: Global, data: str, follow_links: bool) -> int:
 @DATA
 @click.option("--out", type=click.Path(path_type=Path), help="The run directory to make. Default: runs/<data>-<n>.")
 @click.option("--overwrite", is_flag=True, help="Replace the run at --out.")
-@click.option("--strategy", help="head: frozen backbone, new last layer; scratch: train --net. Default auto: by --net.")
+@click.option("--strategy", help="auto (default): by measurement; head, early, deeper, full or scratch.")
+@click.option(
+    "--budget", type=Duration(), help="Time that auto may spend on trying more than a last layer. Default 5m."
+)
+@click.option("--large", is_flag=True, default=None, help="Count the photos as many, whatever the rule says.")
 @click.option("--backbone", help="efficientnet-lite0 (default), efficientnet-lite1 or efficientnet-lite2.")
 @click.option("--weights", type=click.Path(), help="Your own weights file for the backbone (.safetensors or .pth).")
-@click.option("--cut", help="Where the backbone is sliced off, for example stage5. Default: pooled, its end.")
+@click.option("--cut", help="Where the backbone is sliced off, for example stage5. Default: by strategy.")
 @click.option("--head", help="auto (default), ridge, logistic, mlp, knn or centroid.")
 @click.option("--class-weights", help="none (default), or balanced: rare classes count as much as frequent ones.")
 @click.option("--test-fraction", type=float, help="Share of photos held out where DATA has no test split. Default 0.2.")
@@ -91,7 +95,8 @@ def train(
 ) -> int:
     """Train a classifier, test it on photos it never saw, and write a run directory with a report.
 
-    With --net, a network is trained from random weights; else the last layer of a pretrained one.
+    A pretrained network is fitted to the photos, by the strategy that measurements speak for; with --net, a network is
+    trained from random weights.
 
     Example: headstart train photos/ --out runs/first
 
@@ -116,6 +121,33 @@ def train(
     )
     given.show(run.metrics, training_text(run.metrics))
     return SOME_SKIPPED if run.metrics["data"]["skipped"] else DONE
+
+
+@cli.command()
+@DATA
+@click.option("--backbone", help="efficientnet-lite0 (default), efficientnet-lite1 or efficientnet-lite2.")
+@click.option("--weights", type=click.Path(), help="Your own weights file for the backbone (.safetensors or .pth).")
+@click.option("--budget", type=Duration(), help="Time for what takes long: changed views, other backbones. Default 5m.")
+@click.option("--large", is_flag=True, default=None, help="Count the photos as many, whatever the rule says.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the four cases with these photos: an SVG.")
+@FOLLOW
+@global_options
+def plan(given: Global, data: str, picture: Path | None, follow_links: bool, **settings: Any) -> int:
+    """Say what training would do and why, what each strategy would give and what would help; train no network.
+
+    Example: headstart plan photos/ --picture cases.svg
+    """
+    from headstart.config import TrainConfig
+    from headstart.files import write_atomic
+    from headstart.job.planning import plan as plan_training
+
+    settings |= {"seed": given.seed, "threads": given.threads}
+    config = TrainConfig.from_dict({name: value for name, value in settings.items() if value is not None})
+    result = plan_training(data, config=config, follow_links=follow_links, quiet=given.quiet, say=given.say)
+    if picture is not None:
+        write_atomic(picture, result.picture.encode())
+    given.show(result.to_json(), result.to_text())
+    return SOME_SKIPPED if result.material.about["skipped"] else DONE
 
 
 @cli.command()

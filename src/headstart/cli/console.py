@@ -36,16 +36,16 @@ def class_table(judged: dict[str, Any]) -> list[str]:
 def training_text(metrics: dict[str, Any]) -> str:
     """Say what a run achieved, what is wrong and what to do next."""
     data, plan, timings = metrics["data"], metrics["plan"], metrics["timings"]
-    scratch = plan.get("strategy") == "scratch"
+    network = "epochs" in plan
     lines = [
         accuracy_line("Test accuracy", metrics["test"], data["test"]),
         accuracy_line("Held-out     ", metrics["validation"], data["validation"] or data["train"]),
         f"Trained on {data['train']:,} photos, {len(metrics['classes'])} classes: "
-        + (_trained_net(plan) if scratch else f"{plan['backbone']}, cut {plan['cut']}, head {plan['head']}"),
+        + (_trained_net(plan) if network else f"{plan['backbone']}, cut {plan['cut']}, head {plan['head']}"),
         f"Took {timings['total']:.1f} s; "
         + (
             f"{timings['fit']:.1f} s of it for training"
-            if scratch
+            if network
             else f"features of {metrics['features']['computed']:,} photos computed, "
             f"{metrics['features']['reused']:,} reused"
         ),
@@ -65,7 +65,11 @@ def training_text(metrics: dict[str, Any]) -> str:
 
 
 def _trained_net(plan: dict[str, Any]) -> str:
-    return f"{plan['net']} from random weights, {plan['epochs']} epochs, weights of epoch {plan['best_epoch']}"
+    what = {
+        "full": f"all of {plan['backbone']} from its pretrained weights",
+        "deeper": f"{plan['backbone']} behind {plan['evidence'].get('trained_behind')}",
+    }.get(plan["strategy"], f"{plan['net']} from random weights")
+    return f"{what}, {plan['epochs']} epochs, weights of epoch {plan['best_epoch']}"
 
 
 def evaluation_text(document: dict[str, Any]) -> str:

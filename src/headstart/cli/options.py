@@ -53,13 +53,31 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+class Duration(click.ParamType[float]):
+    """Seconds, written as 90, 90s, 5m or 1h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of what was typed."""
+        text = str(value).strip().lower()
+        unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+        try:
+            seconds = float(text[:-1]) * unit if unit else float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < 1e9:
+            self.fail(f"{value!r} is no length of time; expected for example 90s, 5m or 1h", param, ctx)
+        return seconds
+
+
 #: what `train` takes for a network that is trained from random weights: option, type, help
 NETWORK = (
     ("--net", str, "Train this network from random weights: lenet, cifar-cnn, resnet18, ... (headstart summary NET)."),
     ("--epochs", int, "Passes over the training photos. Default 10."),
-    ("--batch-size", int, "Photos a step. Default 128."),
+    ("--batch-size", int, "Photos a step. Default 128 from random weights, 32 from pretrained ones."),
     ("--optimiser", str, "sgd, rmsprop, adagrad, adadelta, adam (default), adamax, nadam or adamw."),
-    ("--learning-rate", float, "At its highest. Default: the optimiser's usual one, three times that in one-cycle."),
+    ("--learning-rate", float, "At its highest. Default: 0.0005 from pretrained weights, else by the optimiser."),
     ("--schedule", str, "Of the rate: one-cycle (default), constant, step, cosine or plateau."),
     ("--momentum", float, "Of sgd. Default 0.9."),
     ("--nesterov", None, "Of sgd: look ahead along the momentum."),
@@ -69,7 +87,8 @@ NETWORK = (
     ("--l1", float, "Times the sum of the weights' sizes, added to the loss. Default 0."),
     ("--l2", float, "Times the sum of the weights' squares, added to the loss. Default 0."),
     ("--clip-norm", float, "Longest gradient of a step. Default 0: as long as it is."),
-    ("--augment", str, "none (default), photos, digits, any-way-up or cifar: change the training photos at random."),
+    ("--augment", str, "none, photos, digits, any-way-up or cifar: change the training photos. Default: by strategy."),
+    ("--views", int, "Of each photo, changed by --augment, that strategy deeper keeps. Default 4."),
     ("--mixup", float, "Alpha of the Beta distribution that photos are mixed by. Default 0: not mixed."),
     ("--image-size", int, "Side of the photos that the network sees, pixels. Default: by the network and the photos."),
     ("--colour", str, "gray, colour, or auto (default): gray where every training photo is."),

@@ -76,7 +76,7 @@ def _config(given: Global, values: dict[str, Any]) -> Any:
     from headstart.config import TrainConfig
 
     values |= {"seed": given.seed, "threads": given.threads, "strategy": "scratch"}
-    return TrainConfig.from_dict({name: value for name, value in values.items() if value is not None})
+    return TrainConfig.from_dict({name: value for name, value in values.items() if value is not None}).filled()
 
 
 PRACTICE: tuple[click.Command, ...] = (lr, check)

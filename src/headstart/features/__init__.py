@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from headstart.backbones import Backbone
-from headstart.backbones.engines import Engine, available_threads, open_engine
+from headstart.backbones.engines import Engine, available_threads, flattened, open_engine
 from headstart.dataset import Dataset
 from headstart.errors import BackboneError, UsageError
 from headstart.features.decoding import BATCH, Batch, Decoders, Keeper, Outcome, Recipe
@@ -83,7 +83,7 @@ def survey_photos(
     Args:
         dataset: the photos.
         backbone: the network for the features; None: facts only, no network is opened.
-        cuts: where to take features: names in `backbone.cuts`.
+        cuts: where to take features: names in `backbone.lengths`; a map is flattened, channel by channel.
         engine: "auto", "openvino" or "torch"; or an open engine, which stays open.
         store: where results are kept; None: nowhere.
         threads: decoding threads, and threads of the engine; 0: all that this process may use.
@@ -113,7 +113,7 @@ def survey_photos(
             outcomes = collector.take_complete(decoders.run(batches, use_locks=patience.lasts(finished)))
             with closing(network.run(outcomes)) as results:  # closed at once: an interrupt leaves no computation behind
                 for outcome, features in results:
-                    collector.take(outcome, features)
+                    collector.take(outcome, flattened(features))
             collector.commit()
             batches = decoders.put_off
             if batches and collector.finished == finished:
@@ -130,8 +130,8 @@ def survey_photos(
 def _recipe(backbone: Backbone | None, cuts: Sequence[str], engine: str | OpenEngine) -> Recipe:
     if backbone is None:
         return Recipe(target=SCAN_TARGET)
-    if unknown := [cut for cut in cuts if cut not in backbone.vectors]:
-        raise BackboneError(f"{backbone.name} has no cut {unknown[0]!r}; its cuts are {', '.join(backbone.cuts)}")
+    if unknown := [cut for cut in cuts if cut not in backbone.outputs]:
+        raise BackboneError(f"{backbone.name} has no cut {unknown[0]!r}; choose from: {', '.join(backbone.outputs)}")
     name = engine if isinstance(engine, str) else engine.name
     return Recipe(
         target=backbone.preprocessing.decode_target(),
@@ -256,7 +256,7 @@ class _Collector:
         self._keeper = keeper
         self._progress = progress
         self._facts = _Notebook(photos)
-        lengths = {} if backbone is None else {cut: backbone.vectors[cut] for cut in recipe.fingerprints}
+        lengths = {} if backbone is None else {cut: backbone.lengths[cut] for cut in recipe.fingerprints}
         self._features = {cut: Matrix(photos, length) for cut, length in lengths.items()}
         self._computed = self._reused = 0
         self._pending: dict[bytes, Value] = {}

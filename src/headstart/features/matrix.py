@@ -5,7 +5,7 @@ import os
 import tempfile
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from headstart.errors import OutputError
 from headstart.files import cache_dir
@@ -25,14 +25,17 @@ class Matrix:
         rows: how many, >= 0.
         length: numbers a row, >= 1.
         in_memory: bytes up to which no file is used.
+        half: numbers of 16 bits instead of 32, which keep three decimal digits.
     """
 
-    def __init__(self, rows: int, length: int, *, in_memory: int = IN_MEMORY) -> None:
-        self._mapped = _mapping(rows * length * 4) if rows * length * 4 > in_memory else None
+    def __init__(self, rows: int, length: int, *, in_memory: int = IN_MEMORY, half: bool = False) -> None:
+        kind = np.dtype(np.float16 if half else np.float32)
+        size = rows * length * kind.itemsize
+        self._mapped = _mapping(size) if size > in_memory else None
         if self._mapped is None:
-            self._values = np.empty((rows, length), np.float32)
+            self._values = np.empty((rows, length), kind)
         else:
-            self._values = np.frombuffer(self._mapped, np.float32).reshape(rows, length)
+            self._values = np.frombuffer(self._mapped, kind).reshape(rows, length)
         self._written = 0
 
     @property
@@ -40,7 +43,7 @@ class Matrix:
         """Whether the matrix lies in a file."""
         return self._mapped is not None
 
-    def write(self, row: int, values: Float32[np.ndarray, "length"] | float) -> None:
+    def write(self, row: int, values: Float[np.ndarray, "length"] | float) -> None:
         """Fill a row: with numbers, or with one number throughout."""
         self._values[row] = values
         self._written += self._values[row].nbytes
@@ -48,7 +51,7 @@ class Matrix:
             self._written = 0
             self._mapped.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: the pages stay with the file
 
-    def array(self) -> Float32[np.ndarray, "rows length"]:
+    def array(self) -> Float[np.ndarray, "rows length"]:
         """The whole matrix, no copy."""
         return self._values
 

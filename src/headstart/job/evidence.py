@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,25 +62,47 @@ def judge(
     )
 
 
-def make_plan(config: TrainConfig, fitted: FittedHead, split: Split, dataset: Dataset) -> dict[str, Any]:
-    """Say what was chosen, why, and on which evidence; the final test is no part of it."""
+def make_plan(
+    config: TrainConfig,
+    fitted: FittedHead,
+    split: Split,
+    dataset: Dataset,
+    advice: Any = None,
+    told: Mapping[str, Any] | None = None,
+    tried: str = "",
+) -> dict[str, Any]:
+    """Say what was chosen, why, and on which evidence; the final test is no part of it.
+
+    Args:
+        config: the settings, with the cut that is used.
+        fitted: the head.
+        split: how the photos were divided.
+        dataset: the photos.
+        advice: the `headstart.job.advice.Advice` that the choice of strategy rests on; None: it was asked for.
+        told: its evidence.
+        tried: a sentence on what else was tried.
+    """
     per_class = len(split.train) / len(dataset.classes)
     settings = fitted.head.settings
+    asked = [
+        f"Strategy head was asked for: {len(split.train):,} training photos, {per_class:,.0f} a class; the backbone "
+        "stays frozen and only a new last layer is trained.",
+        "How similar the photos are to those the backbone was trained on was not measured; 'similar' is assumed.",
+    ]
     return {
-        "case": "small-similar",
-        "strategy": "head",
+        "case": "small-similar" if advice is None else advice.standing.case.name,
+        "strategy": "head" if advice is None else advice.strategy,
         "backbone": config.backbone,
         "cut": config.cut,
         "head": fitted.head.kind,
         "why": [
-            f"{len(split.train):,} training photos, {per_class:,.0f} a class: the backbone stays frozen and only a new "
-            "last layer is trained.",
-            "How similar the photos are to those the backbone was trained on was not measured; 'similar' is assumed.",
+            *(asked if advice is None else advice.why),
+            *([tried] if tried else []),
             f"Head {fitted.head.kind}, strength {_number(fitted.strength)}: chosen by held-out log loss among "
             f"{len(fitted.tried)} candidates, on {_folds(split)}.",
             split.how,
         ],
-        "evidence": {"heads": list(fitted.tried), "settings": dict(settings)},
+        "evidence": {**(told or {}), "heads": list(fitted.tried), "settings": dict(settings)},
     }
 
 

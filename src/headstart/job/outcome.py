@@ -15,7 +15,6 @@ from headstart.classifier import Classifier
 from headstart.config import TrainConfig
 from headstart.dataset import Dataset
 from headstart.features import survey_photos
-from headstart.job.net_input import NetInput
 from headstart.progress import Progress
 from headstart.split import Split
 
@@ -102,34 +101,47 @@ def best_row(rows: Rows) -> Mapping[str, float | int]:
     return min(known, key=lambda row: row["val_loss"]) if known else rows[-1]
 
 
-def scratch_plan(
-    config: TrainConfig, classifier: Classifier, chosen: NetInput, split: Split, rows: Rows
+def trained_plan(
+    config: TrainConfig,
+    classifier: Classifier,
+    split: Split,
+    rows: Rows,
+    *,
+    case: str,
+    begun: Sequence[str],
+    why: Sequence[str],
+    told: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Say what was trained, how, and on which evidence; the final test is no part of it."""
+    """Say what was trained, how, and on which evidence; the final test is no part of it.
+
+    Args:
+        config: with every setting filled in.
+        classifier: what came out.
+        split: how the photos were divided.
+        rows: of the history.
+        case: of transfer learning, or "scratch".
+        begun: why this strategy, in sentences.
+        why: what was trained from what, in sentences.
+        told: `backbone`, and what else was decided.
+    """
     best, last = best_row(rows), rows[-1]
+    kept = best if config.keep == "best" else last
     tensors = classifier.backbone.tensors()
     parameters = sum(values.size for name, values in tensors.items() if not name.endswith(STATISTICS))
-    kept = best if config.keep == "best" else last
-    prepared = classifier.backbone.preprocessing
-    levels = " and ".join(
-        f"{name} {', '.join(f'{value:.1f}' for value in values)}"
-        for name, values in (("mean", prepared.mean), ("deviation", prepared.std))
-    )
     return {
-        "case": "scratch",
-        "strategy": "scratch",
+        "case": case,
+        "strategy": config.strategy,
         "net": config.net,
-        "backbone": config.net,
+        "backbone": told["backbone"],
         "cut": classifier.cut,
         "head": classifier.head.kind,
         "epochs": len(rows),
         "best_epoch": int(kept["epoch"]),
         "why": [
-            f"{config.net} was named, so it was trained from random weights and no pretrained backbone was used: "
+            *begun,
             f"{parameters:,} parameters, {len(split.train):,} training photos, "
             f"{len(split.train) / len(classifier.classes):,.0f} a class.",
-            *chosen.why,
-            f"Its input is normalised by {levels} (grey levels, measured on training photos).",
+            *why,
             f"{config.optimiser}, learning rate up to {config.learning_rate:g}, schedule {config.schedule}, batches of "
             f"{config.batch_size:,}: {len(rows):,} of {config.epochs:,} epochs were run; "
             f"the validation loss went from {rows[0]['val_loss']:.4g} to "
@@ -141,7 +153,7 @@ def scratch_plan(
             f"{len(split.validation):,} validation photos true on average.",
             split.how,
         ],
-        "evidence": {"input": {"size": chosen.size, "channels": chosen.channels, "options": chosen.options}},
+        "evidence": {name: value for name, value in told.items() if name != "backbone"},
     }
 
 

@@ -21,8 +21,10 @@ from headstart.config import TrainConfig
 from headstart.errors import ConfigError, HeadstartError
 from headstart.files import write_atomic
 from headstart.job.levels import measured
+from headstart.job.material import look
 from headstart.job.net_input import choose_input
-from headstart.job.scratch import build, callbacks_of, class_weights_of, look, with_rate
+from headstart.job.preparations import build, with_rate
+from headstart.job.trained import callbacks_of, class_weights_of
 from headstart.readers import open_dataset
 from headstart.training.callbacks import CSVLogger
 from headstart.training.distributed import Place, share, together
@@ -51,12 +53,13 @@ def train_together(data: str, out: Path, config: TrainConfig, place: Place, *, r
         raise ConfigError("no network to train: give --net lenet, or another name (headstart summary lists them)")
     if place.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
-    dataset, config = open_dataset(data), with_rate(config)
+    dataset = open_dataset(data)
     material = look(dataset, config, quiet=True, say=lambda _: None)
     split, facts = material.split, material.survey.facts
+    config = with_rate(config, len(split.train))
     chosen = choose_input(config, dataset, [facts[index] for index in split.train])
     preprocessing = measured(dataset, split.train, chosen, threads=config.threads)
-    net = build(config, chosen)
+    net = build(config, chosen.options)
     shared = share(net, place)
     still = dataclasses.replace(config, augment="none", mixup=0.0)
     train, validation, test = (

@@ -59,6 +59,7 @@ def render_report(
     thumbnail: Callable[[str], bytes | None],
     scan: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, float | int]] = (),
+    picture: str = "",
 ) -> str:
     """Return the report of a run as one HTML page.
 
@@ -71,6 +72,7 @@ def render_report(
             the worst mistakes only, at most 24 times.
         scan: what `headstart scan --json` prints, for the problems of the data.
         history: a row an epoch, as in history.csv; none where no network was trained.
+        picture: of the four cases, SVG; none where the case was not measured.
 
     Returns:
         HTML, complete in itself.
@@ -106,6 +108,8 @@ def render_report(
         per_class_photos=_photos_of_classes((scan or {}).get("classes", {})),
         plan=plan,
         evidence=_evidence(plan.get("evidence", {})),
+        remedies=plan.get("evidence", {}).get("remedies", []),
+        picture=base64.b64encode(picture.encode()).decode(),
         time_steps=facts.steps_of_time(metrics.get("timings", {})),
         features=metrics.get("features"),
         provenance=_provenance(metrics),
@@ -242,9 +246,15 @@ def _photos_of_classes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the plan rests on: a list of objects becomes a table, anything else a line."""
+    """What the plan rests on: a list of objects becomes a table, anything else a line.
+
+    What is told elsewhere is left out: sizes and similarity are sentences of the plan, remedies stand at the top.
+    """
     items = []
-    for name, value in evidence.items():
+    told = {name: value for name, value in evidence.items() if name not in ("size", "similarity", "remedies", "state")}
+    if isinstance(told.get("forecast"), Mapping):
+        told["learning curve"] = told.pop("forecast").get("points", [])
+    for name, value in told.items():
         rows = value if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value) else None
         columns = list(dict.fromkeys(key for row in rows for key in row)) if rows else []
         items.append({"name": name, "value": value, "columns": columns, "rows": (rows or [])[:40]})

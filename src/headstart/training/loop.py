@@ -29,7 +29,7 @@ from headstart.training.history import History, LoopState, Row
 from headstart.training.interrupts import interrupt_kept
 from headstart.training.live import LiveLine, describe_epoch
 from headstart.training.losses import make_loss
-from headstart.training.optimisers import make_optimiser, usual_rate
+from headstart.training.optimisers import make_optimiser, set_rate, usual_rate
 from headstart.training.schedules import learning_rate_at
 from headstart.training.surroundings import check_net, seed_dropout, surroundings, together
 
@@ -51,6 +51,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     resume: bool = False,
     class_weights: Tensor | None = None,
+    rate_of: Callable[[str], float] | None = None,
     quiet: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> History:
@@ -71,6 +72,7 @@ def fit(
         checkpoint_seconds: how often, at least; it is also written at the end, and when interrupted.
         resume: go on from the checkpoint, if there is one.
         class_weights: (classes,), how much each class counts in the loss; None: each 1.
+        rate_of: from a parameter's name to the share of the learning rate that it is trained at; None: 1 for all.
         quiet: show no progress on stderr.
         say: takes sentences for the user; None: they go to stderr, unless quiet.
 
@@ -84,7 +86,7 @@ def fit(
         RunError: the checkpoint is damaged, or of another training.
         KeyboardInterrupt: the user interrupted; the checkpoint is written first.
     """
-    loop = _Loop(net, train, validation, config, callbacks, class_weights)
+    loop = _Loop(net, train, validation, config, callbacks, class_weights, rate_of)
     loop.show(quiet, say)
     with surroundings(net, config):
         check_net(net, train)
@@ -106,6 +108,7 @@ class _Loop:
         config: LoopConfig,
         callbacks: Sequence[Callback],
         class_weights: Tensor | None,
+        rate_of: Callable[[str], float] | None,
     ) -> None:
         _check_settings(train, config)
         self.net, self.train, self.validation, self.config = net, train, validation, config
@@ -115,7 +118,7 @@ class _Loop:
             class_weights = class_weights.to(self.device)
         self.loss = make_loss(config, train.classes, class_weights)
         self.plain_loss = make_loss(config, train.classes)
-        self.optimiser = make_optimiser(net, config, self._watch)
+        self.optimiser = make_optimiser(net, config, self._watch, rate_of)
         self.state = LoopState(self.plain, self.optimiser, config, train.steps, usual_rate(config))
         validated = () if validation is None else ("val_loss", "val_accuracy")
         self.state.measures = ("loss", "accuracy", *validated, "learning_rate")
@@ -253,8 +256,7 @@ class _Loop:
     def _set_rate(self, rate: float) -> None:
         if rate != self.rate:
             self.rate = rate
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(self.optimiser, rate)
 
     def _watch(self, gradients: list[Tensor]) -> None:
         """Measure the gradient's length every few steps."""

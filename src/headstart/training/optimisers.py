@@ -113,7 +113,10 @@ def usual_rate(config: LoopConfig) -> float:
 
 
 def make_optimiser(
-    net: nn.Module, config: LoopConfig, watch: Callable[[list[Tensor]], None] | None = None
+    net: nn.Module,
+    config: LoopConfig,
+    watch: Callable[[list[Tensor]], None] | None = None,
+    rate_of: Callable[[str], float] | None = None,
 ) -> optim.Optimizer:
     """The optimiser that the settings name, for the parameters of a net that are trained.
 
@@ -126,18 +129,34 @@ def make_optimiser(
         net: its parameters with `requires_grad` are trained.
         config: `optimiser`, `learning_rate`, `momentum`, `nesterov`, `weight_decay`, `l1`, `l2`, `clip_norm` count.
         watch: called at each step with the gradients, before they are clipped.
+        rate_of: from a parameter's name to the share of the learning rate that it is trained at, > 0; None: 1 for all.
+            Each share is a group of the optimiser, which has it as `rate_share`.
 
     Raises:
         ConfigError: no optimiser has this name, a number is out of range, or nothing in the net is trained.
     """
     rate = usual_rate(config)
     _check(config)
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    if not parameters:
+    named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
+    if not named:
         raise ConfigError("no parameter of the net is trained: every one is frozen; unfreeze at least the last layer")
-    optimiser = OPTIMISERS[config.optimiser](parameters, rate, config)
-    _register(optimiser, parameters, config, watch)
+    groups: dict[float, Parameters] = {}
+    for name, parameter in named:
+        groups.setdefault(1.0 if rate_of is None else rate_of(name), []).append(parameter)
+    (first, members), *others = groups.items()
+    optimiser = OPTIMISERS[config.optimiser](members, rate, config)
+    for share, parameters in others:
+        optimiser.add_param_group({"params": parameters, "rate_share": share})
+    optimiser.param_groups[0]["rate_share"] = first
+    set_rate(optimiser, rate)
+    _register(optimiser, [parameter for _, parameter in named], config, watch)
     return optimiser
+
+
+def set_rate(optimiser: optim.Optimizer, rate: float) -> None:
+    """Give every group of the optimiser its share of a learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["rate_share"]
 
 
 def _check(config: LoopConfig) -> None:
@@ -153,6 +172,7 @@ def _register(
 ) -> None:
     """Hang what goes before the optimiser's own rule in front of its `step`."""
     weights: list[Tensor] = [parameter for parameter in parameters if parameter.ndim > 1]
+    matrices = [[one for one in group["params"] if one.ndim > 1] for group in optimiser.param_groups]
     decay = config.weight_decay or (ADAMW_DECAY if config.optimiser == "adamw" else 0.0)
 
     @torch.no_grad()
@@ -167,8 +187,9 @@ def _register(
             watch([parameter.grad for parameter in parameters if parameter.grad is not None])
         if config.clip_norm:
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        if decay and used:
-            torch._foreach_mul_(used, 1 - optimiser.param_groups[0]["lr"] * decay)
+        for group, members in zip(optimiser.param_groups, matrices, strict=True) if decay else ():
+            if shrinking := [weight for weight in members if weight.grad is not None]:
+                torch._foreach_mul_(shrinking, 1 - group["lr"] * decay)
 
     if config.l1 or config.l2 or config.clip_norm or decay or watch is not None:
         optimiser.register_step_pre_hook(prepare)

@@ -1,0 +1,157 @@
+"""What is common to every network that was trained: how it is tested, told about and written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart import heads, runs
+from headstart.backbones import Backbone
+from headstart.classifier import Classifier
+from headstart.config import TrainConfig
+from headstart.diagnose import diagnose
+from headstart.heads import Head
+from headstart.job import evidence, outcome
+from headstart.job.material import Material, Timings, read_thumbnails
+from headstart.report import render_report
+from headstart.training.callbacks import Callback, EarlyStopping
+from headstart.training.symptoms import diagnose_history
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training left.
+
+    Args:
+        backbone, cut, head: the net, in two parts.
+        epochs: a row each.
+        dead: share of the dead units of each activation layer.
+        seconds: wall-clock time of the training.
+    """
+
+    backbone: Backbone
+    cut: str
+    head: Head
+    epochs: list[dict[str, float | int]]
+    dead: dict[str, float]
+    seconds: float
+
+
+Planner = Callable[[Classifier, outcome.Judged], dict[str, Any]]  # what plan.json shall hold
+
+
+def write_trained(
+    place: Path,
+    config: TrainConfig,
+    material: Material,
+    trained: Trained,
+    make_plan: Planner,
+    clock: Timings,
+    *,
+    picture: str = "",
+    overwrite: bool,
+    quiet: bool,
+) -> runs.Run:
+    """Test a trained net and write its run."""
+    dataset, split, labels = material.dataset, material.split, material.dataset.labels()
+    backbone, cut, head = trained.backbone, trained.cut, trained.head
+    with clock.step("evaluate"):
+        parts = outcome.compute_parts(dataset, split, backbone, cut, config, quiet=quiet)
+        temperature = outcome.fitted_temperature(head, parts, labels, split)
+        classifier = Classifier(backbone, cut, head, dataset.classes, temperature, engine=config.engine)
+        judged = outcome.judge(classifier, parts, labels, split)
+        plan = make_plan(classifier, judged)
+        document = {
+            "run": place.as_posix(),
+            "schema": runs.SCHEMA,
+            "classes": list(dataset.classes),
+            "data": material.about,
+            "plan": plan,
+            "test": judged.test,
+            "validation": judged.validation,
+            "diagnosis": _diagnose(judged, material, trained, config),
+            "provenance": evidence.provenance(config, backbone) | {"torch": torch.__version__},
+            "features": _features(material, parts),
+        }
+    with clock.step("write"):
+        rows = evidence.prediction_rows(dataset, split, judged.test_probabilities, labels)
+        document["timings"] = clock.to_json()
+        page = render_report(
+            document,
+            plan,
+            config.to_dict(),
+            predictions=rows,
+            thumbnail=read_thumbnails(dataset),
+            scan=material.report.to_json(),
+            history=trained.epochs,
+            picture=picture,
+        )
+        return runs.write_run(
+            place,
+            classifier=classifier,
+            metrics=lambda: document | {"timings": clock.to_json()},
+            plan=plan,
+            config=config.to_dict(),
+            predictions=rows,
+            history=trained.epochs,
+            report=page,
+            overwrite=overwrite,
+        )
+
+
+def _features(material: Material, parts: outcome.Parts) -> dict[str, int]:
+    """How many photos' features were computed: those of the pretrained net, or else of the one that was trained."""
+    survey = material.survey
+    if survey.features:
+        return {"computed": survey.computed, "reused": survey.reused}
+    return {"computed": len(parts.validation) + len(parts.test) + len(parts.train), "reused": 0}
+
+
+def class_weights_of(material: Material, config: TrainConfig) -> torch.Tensor | None:
+    """How much each class counts in the loss; None: each photo the same."""
+    if config.class_weights == "none":
+        return None
+    classes = len(material.dataset.classes)
+    labels = material.dataset.labels()[material.split.train]
+    weights = np.ones(classes, np.float32)
+    weights[labels] = heads.balanced_weights(labels, classes)
+    return torch.from_numpy(weights)
+
+
+def callbacks_of(config: TrainConfig) -> list[Callback]:
+    """What ends the training early and gives the weights of the best epoch back, as far as the settings ask for it."""
+    if config.keep == "last" and not config.patience:
+        return []
+    patience = config.patience or config.epochs
+    return [EarlyStopping("val_loss", patience=patience, restore_best_weights=config.keep == "best")]
+
+
+def _diagnose(
+    judged: outcome.Judged, material: Material, trained: Trained, config: TrainConfig
+) -> list[dict[str, Any]]:
+    """What the curves say, then what the photos and the classes say."""
+    dataset, split, labels = material.dataset, material.split, material.dataset.labels()
+    classes, held = dataset.classes, judged.validation_probabilities
+    counts = np.bincount(labels[split.train], minlength=len(classes)).tolist()
+    of_curves = diagnose_history(
+        [{name: float(value) for name, value in row.items()} for row in trained.epochs],
+        classes=classes,
+        train_images=len(split.train),
+        validation_images=len(split.validation),
+        chance=None if config.loss == "cross-entropy" else (1 - 1 / len(classes)) / 2,
+        counts=dict(zip(classes, counts, strict=True)),
+        labels=labels[split.validation],
+        probabilities=held,
+        dead=trained.dead,
+    )
+    return of_curves + diagnose(
+        {"test": judged.test, "validation": judged.validation},
+        material.report,
+        classes=classes,
+        train_accuracy=judged.train_accuracy,
+        suspicious=evidence.find_suspicious(dataset, outcome.as_validation(split), held, labels),
+        scratch=True,
+    )

@@ -1,0 +1,206 @@
+"""Every strategy from the command line: a run of the same form, the same answers on every way, and honest words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import headstart
+from headstart.__main__ import main
+from headstart.config import TrainConfig
+from headstart.errors import ConfigError, UsageError
+from headstart.images import decode
+from headstart.job.advice import stand
+from headstart.job.choices import OWN, check_settings
+from headstart.job.preparations import PREPARATIONS
+from headstart.transfer.cases import CASES, STRATEGIES
+
+QUICK = {
+    "head": (),
+    "early": (),
+    "deeper": ("--cut", "stage7", "--epochs", "2", "--views", "2"),
+    "full": ("--epochs", "1", "--batch-size", "8"),
+    "scratch": ("--epochs", "1", "--batch-size", "8", "--image-size", "32"),
+}
+
+
+@pytest.mark.usefixtures("ready_cache")
+@pytest.mark.parametrize("strategy", list(QUICK))
+def test_a_strategy_ends_in_a_run_that_answers_the_same_on_every_way(
+    strategy: str, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "run"
+    words = ["train", photo_folder, "--strategy", strategy, "--out", place, "--quiet", "--json", *QUICK[strategy]]
+    assert main([str(word) for word in words]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    plan = json.loads((place / "plan.json").read_text())
+    assert metrics["plan"] == plan and plan["strategy"] == strategy
+    assert plan["case"] in {*CASES, "scratch"} and plan["why"] and "<svg" not in (place / "plan.json").read_text()
+    files = {path.name for path in place.iterdir()}
+    assert files >= {"metrics.json", "plan.json", "config.json", "model.safetensors", "model.json", "predictions.csv"}
+    assert ("history.csv" in files) == (strategy in PREPARATIONS)
+
+    run = headstart.load(place)
+    photo = next(photo_folder.rglob("*.png"))
+    assert main(["predict", str(place), str(photo), "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)["probabilities"]
+    own = run.predict(str(photo)).probabilities
+    assert told == pytest.approx(own, abs=1e-12)
+    prepared = run.classifier.backbone.preprocessing
+    pixels = prepared.apply(decode(photo.read_bytes(), target=prepared.decode_target()))
+    with torch.no_grad():
+        whole = run.classifier.full_network()(torch.from_numpy(pixels[None])).numpy()[0]
+    assert np.allclose(whole, list(own.values()), atol=1e-4)
+
+
+def test_every_strategy_has_its_settings_and_its_words() -> None:
+    assert set(OWN) == {"auto", *STRATEGIES}
+    assert set(PREPARATIONS) < set(STRATEGIES)
+    assert all(case.strategy in case.candidates for case in CASES.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"strategy": "head", "epochs": 3}, ["--epochs", "deeper or full or scratch", "add --net"]),
+        ({"strategy": "full", "cut": "stage5"}, ["--cut", "auto or head or early or deeper"]),
+        ({"strategy": "full", "views": 2}, ["--views", "deeper"]),
+        ({"strategy": "deeper", "budget": 5.0}, ["--budget", "auto"]),
+        ({"net": "lenet", "large": True}, ["--large", "leave --net out"]),
+        ({"net": "lenet", "backbone": "efficientnet-lite1"}, ["--backbone", "leave --net out"]),
+    ],
+)
+def test_a_setting_that_a_strategy_does_not_look_at_is_refused(settings: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_settings(TrainConfig(**settings))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_scratch_without_a_net_trains_the_net_of_the_backbone() -> None:
+    assert check_settings(TrainConfig(strategy="scratch")).net == "efficientnet-lite0"
+    assert check_settings(TrainConfig(net="LeNet")).strategy == "scratch"
+    assert check_settings(TrainConfig()).strategy == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0), ("5 m", 300)]
+)
+def test_a_length_of_time_is_read_in_seconds_minutes_and_hours(text: str, seconds: float) -> None:
+    from headstart.cli.options import Duration
+
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "5x", "nan", "inf", "1e12"])
+def test_what_is_no_length_of_time_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), f"--budget={text}"]) == 2
+    assert "no length of time; expected for example 90s, 5m or 1h" in capsys.readouterr().err
+
+
+def noisy(folder: Path) -> Path:
+    """Two classes that features hardly tell apart, of photos unlike any: something is left to gain."""
+    draw = np.random.default_rng(0)
+    from PIL import Image
+
+    for name, level in (("more", 129), ("less", 127)):
+        (folder / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = np.clip(draw.normal(level, 60, (40, 40)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_a_budget_too_small_for_anything_gives_a_head_and_says_so(tmp_path: Path) -> None:
+    run = headstart.train(noisy(tmp_path / "noise"), tmp_path / "run", config=TrainConfig(budget=0.01))
+    plan = run.metrics["plan"]
+    assert plan["strategy"] in ("head", "early") and plan["case"] == "small-different"
+    [sentence] = [one for one in plan["why"] if "Strategy deeper was not tried" in one]
+    assert "the budget is 0 s" in sentence and "--budget" in sentence
+    [deeper] = [row for row in plan["evidence"]["candidates"] if row["strategy"] == "deeper"]
+    assert deeper["accuracy"] is None and deeper["seconds"] > 0.01
+    notes = [row["sentence"] for row in plan["evidence"]["remedies"] if row["gain"] is None]
+    assert plan["evidence"]["state"] == "neither" or any("more than is left of the budget" in note for note in notes)
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_auto_shows_its_evidence_and_looks_at_no_test_photo(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.job import advice as module
+
+    seen = []
+    measure = module.survey_photos
+
+    def watched(dataset, **options):
+        seen.append({photo.path for photo in dataset.photos})
+        return measure(dataset, **options)
+
+    monkeypatch.setattr(module, "survey_photos", watched)
+    run = headstart.train(photo_folder, tmp_path / "run", config=TrainConfig(budget=0.0))
+    evidence = run.metrics["plan"]["evidence"]
+    assert {"size", "similarity", "probes", "candidates", "forecast", "remedies", "heads"} <= set(evidence)
+    tested = {row["path"] for row in run.predictions()}
+    assert seen and not seen[0] & tested  # what the similarity is measured on
+    for candidate in evidence["candidates"]:
+        assert set(candidate) == {
+            *("strategy", "cut", "accuracy", "accuracy_ci95", "log_loss", "photos", "seconds", "note"),
+        }
+        if candidate["accuracy"] is not None:
+            low, high = candidate["accuracy_ci95"]
+            assert low <= candidate["accuracy"] <= high
+            assert candidate["photos"] == run.metrics["data"]["train"]
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_the_same_photos_give_the_same_plan_and_large_overrides_the_rule(photo_folder: Path) -> None:
+    plain = headstart.plan(photo_folder, config=TrainConfig(budget=0.0))
+    again = headstart.plan(photo_folder, config=TrainConfig(budget=0.0))
+    assert plain.to_json()["plan"]["why"] == again.to_json()["plan"]["why"]
+    large = headstart.plan(photo_folder, config=TrainConfig(budget=0.0, large=True))
+    assert plain.advice.standing.case.name.startswith("small-") and large.advice.standing.case.name.startswith("large-")
+    assert "as asked for with --large" in large.advice.why[0]
+    assert "full" in large.advice.standing.candidates
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_plan_prints_all_and_draws_the_picture(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "cases.svg"
+    assert main(["plan", str(photo_folder), "--budget", "0", "--picture", str(picture), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    for words in ("The case: small-", "What each cut tells", "pooled", "What each strategy would give", "More photos"):
+        assert words in text
+    assert picture.read_text().startswith("<svg") and "photos" in picture.read_text()
+    assert main(["plan", str(photo_folder), "--budget", "0", "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"data", "plan", "timings"} and document["plan"]["case"].startswith("small-")
+
+
+def test_a_plan_of_a_named_strategy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a plan chooses the strategy itself"):
+        headstart.plan(tmp_path, config=TrainConfig(strategy="head"))
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_a_backbone_without_batch_norms_is_judged_by_its_probes_and_says_so(photo_folder: Path) -> None:
+    import dataclasses
+
+    from headstart.backbones import open_backbone
+    from headstart.job.advice import cuts_to_probe, probe
+    from headstart.job.material import look
+    from headstart.readers import open_dataset
+
+    config = TrainConfig()
+    backbone = open_backbone("efficientnet-lite0")
+    material = look(
+        open_dataset(photo_folder), config, backbone, cuts=cuts_to_probe(backbone), folds=5, quiet=True, say=print
+    )
+    bare = dataclasses.replace(backbone, norms=())
+    standing = stand(material, bare, config, probe(material, config, cuts_to_probe(bare)))
+    assert standing.similarity.measure == "probes" and "no batch norm" in standing.why[1]
+    with pytest.raises(UsageError):
+        stand(material, bare, config)
