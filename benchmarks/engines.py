@@ -22,7 +22,7 @@ import numpy as np
 from harness import machine, spread
 
 from headstart.backbones import Backbone, open_backbone
-from headstart.backbones.conversion import PHOTO, load_openvino, named_outputs
+from headstart.backbones.conversion import PHOTO, named_outputs, openvino_core
 from headstart.backbones.engines import OpenVinoEngine, TorchEngine, _keep_outputs, available_threads
 from headstart.images import decode, read_photo_bytes
 
@@ -52,7 +52,7 @@ def in_engine(engine: OpenVinoEngine | TorchEngine) -> Run:
 
 def openvino_latency(backbone: Backbone) -> Run:
     """One photo after the other, all threads working on it together."""
-    core = load_openvino().Core()
+    core = openvino_core()
     graph = core.read_model(backbone.graph())
     _keep_outputs(graph, ("pooled",))
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": available_threads()}

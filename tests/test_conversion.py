@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from headstart.backbones import conversion
-from headstart.backbones.conversion import NormLayer, batch_norm_statistics, convert, load_openvino
+from headstart.backbones.conversion import NormLayer, batch_norm_statistics, convert, openvino_core
 from headstart.errors import BackboneError, ShapeError
 from headstart.preprocess import Preprocessing
 from headstart.weights import digest, tensors_of
@@ -62,7 +62,7 @@ def test_a_net_without_stages_is_cut_at_its_modules(tmp_path: Path) -> None:
     assert outputs == {"act": (4,), "act_map": (4, 16, 16), "flat": (4,), "logits": (2,), "statistics": (8,)}
     assert norms == (NormLayer("norm", "norm", 4, 1e-5),)
     photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    results = load_openvino().Core().compile_model(tmp_path / "model.xml", "CPU")({"photo": photo[None]})
+    results = openvino_core().compile_model(tmp_path / "model.xml", "CPU")({"photo": photo[None]})
     x = torch.from_numpy((photo.astype(np.float32) - [10, 20, 30]) / [50, 60, 70]).permute(2, 0, 1)[None].float()
     with torch.no_grad():
         maps = net.act(net.norm(net.first(x)))

@@ -377,3 +377,30 @@ def test_all_processors_this_process_may_use_are_counted() -> None:
         code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
         code += "from headstart.backbones.engines import available_threads; print(available_threads())"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
+INTERRUPTED = """
+    import gc, os, signal
+    from headstart.backbones import open_backbone
+    from headstart.backbones.engines import open_engine
+
+    backbone = open_backbone("efficientnet-lite0")
+    first, second = open_engine(backbone), open_engine(backbone)
+    for engine in (first, second):  # in the order in which they came
+        engine.close()
+    del first, second, engine
+    gc.collect()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10**6):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_an_interrupt_after_engines_were_closed_is_an_interrupt_and_no_crash() -> None:
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + textwrap.dedent(INTERRUPTED)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -1,6 +1,7 @@
 """From a torch net to the graph the fast engine runs: once for each net; torch is needed here and not afterwards."""
 
 import copy
+import functools
 import importlib
 import importlib.metadata
 import shutil
@@ -81,6 +82,17 @@ def load_openvino() -> ModuleType:
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise BackboneError(f"the engine OpenVINO cannot be loaded ({reason}); run: pip install openvino") from error
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's one core of this process, made at the first call and kept until the end.
+
+    Each core of its own would give the calling thread another stack for signal handlers and take it away when it goes;
+    when two of them go in the order in which they came, the second puts the first one's stack back, which is no memory
+    any more, and the next signal (an interrupt) ends the program with a segmentation fault.
+    """
+    return load_openvino().Core()
 
 
 @contextmanager
@@ -324,7 +336,7 @@ def _test_picture(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "size size c
 
 
 def _compare_with_torch(graph: Any, picture: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-    compiled = load_openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled({PHOTO: picture})
     for name, wanted in expected.items():
         worst = float(np.abs(results[name] - wanted).max())

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headstart.backbones import Backbone, check_cuts, engine_name
-from headstart.backbones.conversion import STATISTICS, batch_norm_statistics, load_openvino, named_outputs
+from headstart.backbones.conversion import STATISTICS, batch_norm_statistics, named_outputs, openvino_core
 from headstart.errors import BackboneError, ShapeError, UsageError
 
 Photos = Iterable[tuple[Hashable, UInt8[np.ndarray, "size size channels"]]]
@@ -100,7 +100,7 @@ class OpenVinoEngine:
         streams = _checked_threads(threads)
         self._limit = 2 * streams  # for each stream one photo in work and one waiting
         self._idle: deque[Any] = deque()  # requests whose results have been taken; append and pop are atomic
-        core = load_openvino().Core()
+        core = openvino_core()
         try:
             graph = core.read_model(backbone.graph())
             _keep_outputs(graph, self.cuts)

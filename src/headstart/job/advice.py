@@ -295,6 +295,8 @@ def _judged(material: Material, config: TrainConfig, cut: str, fitted: FittedHea
         cut,
         fitted,
         material.labels(train),
+        features=material.survey.features[cut][train],
+        folds=material.split.folds,
         clusters=material.clusters[train],
         sample_weights=material.sample_weights(config),
     )

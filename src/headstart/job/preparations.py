@@ -28,7 +28,7 @@ from headstart.transfer.activations import CachedBatches, cache_activations
 from headstart.transfer.tail import Tail, last_layer, load_beginning
 
 PEAK = 3.0  # times the usual rate, where a schedule climbs to it slowly and spends few steps there
-FIRST_CUT = "stage5"  # of the EfficientNet-Lites: behind it lie most of the weights and a fifth of the work
+FIRST_CUT = "stage5"  # of the EfficientNet-Lites: behind it lie most of the weights and a third of the multiply-adds
 LOWEST_SHARE = 0.1  # of the learning rate, for the first layers of a pretrained net
 
 Parts = tuple[Backbone, str, Head]  # a classifier's backbone, its cut, and the head there
