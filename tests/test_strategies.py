@@ -118,7 +118,7 @@ def test_a_budget_too_small_for_anything_gives_a_head_and_says_so(tmp_path: Path
     plan = run.metrics["plan"]
     assert plan["strategy"] in ("head", "early") and plan["case"] == "small-different"
     [sentence] = [one for one in plan["why"] if "Strategy deeper was not tried" in one]
-    assert "the budget is 0 s" in sentence and "--budget" in sentence
+    assert "0 s of the budget are left" in sentence and "--budget" in sentence
     [deeper] = [row for row in plan["evidence"]["candidates"] if row["strategy"] == "deeper"]
     assert deeper["accuracy"] is None and deeper["seconds"] > 0.01
     notes = [row["sentence"] for row in plan["evidence"]["remedies"] if row["gain"] is None]
@@ -204,3 +204,31 @@ def test_a_backbone_without_batch_norms_is_judged_by_its_probes_and_says_so(phot
     assert standing.similarity.measure == "probes" and "no batch norm" in standing.why[1]
     with pytest.raises(UsageError):
         stand(material, bare, config)
+
+
+@pytest.mark.usefixtures("ready_cache")
+@pytest.mark.parametrize(("level", "wins"), [(10.0, True), (0.0, False)])
+def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_seen(
+    photo_folder: Path, level: float, wins: bool
+) -> None:
+    import dataclasses
+
+    from headstart.backbones import open_backbone
+    from headstart.job.advice import stand
+    from headstart.job.material import look
+    from headstart.job.trial import try_networks
+    from headstart.readers import open_dataset
+
+    backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(epochs=3, views=1, budget=1000.0)
+    material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
+    standing = dataclasses.replace(stand(material, backbone, config), candidates=("head", "deeper"))
+    held = int((material.split.folds == 0).sum())
+    losses = np.full(held, level) + np.linspace(0, 1e-3, held)
+    [tried] = try_networks(material, backbone, standing, losses, config, quiet=True, say=lambda _: None)
+    assert (tried.won is not None) == wins
+    assert ("is taken" in tried.why) == wins and f"{losses.mean():.3f} of the head" in tried.why
+    assert tried.candidate.photos == held and tried.candidate.accuracy is not None
+    if wins:
+        seen = {material.dataset.photos[row].path for row in tried.won.material.split.train}
+        assert not seen & {material.dataset.photos[row].path for row in material.split.test}
+        assert len(seen) == len(material.split.train) - held

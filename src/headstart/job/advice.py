@@ -232,7 +232,7 @@ def advise(
     asked = {chosen.cut: fit_at(material, config, chosen.cut)}
     if chosen.cut != LAST and config.strategy == "auto":
         asked[LAST] = fit_at(material, config, LAST)
-        chosen, again = best_cut(tuple(_judged(material, config, cut, fitted) for cut, fitted in asked.items()))
+        chosen, again = best_cut(tuple(judged_at(material, config, cut, fitted) for cut, fitted in asked.items()))
         why = f"{why} With the heads that would be used there: {again}"
     if config.strategy == "early":
         chosen, why = earlier, f"Strategy early was asked for: of the cuts before the last, {earlier.cut} tells most."
@@ -289,7 +289,8 @@ def fit_at(material: Material, config: TrainConfig, cut: str) -> FittedHead:
     )
 
 
-def _judged(material: Material, config: TrainConfig, cut: str, fitted: FittedHead) -> Probe:
+def judged_at(material: Material, config: TrainConfig, cut: str, fitted: FittedHead) -> Probe:
+    """Judge a fitted head on the folds of the training photos."""
     train = material.split.train
     return judge_head(
         cut,
@@ -312,7 +313,7 @@ def _of_probe(strategy: str, probe: Probe) -> Candidate:
         probe.log_loss,
         len(probe.losses),
         probe.seconds,
-        "linear probe, every training photo left out once",
+        "linear probe; every training photo held out once, fold by fold",
     )
 
 
@@ -329,11 +330,11 @@ def candidates_of(advice: Advice, tried: Sequence[Candidate] = ()) -> list[Candi
     return [*rows, *(Candidate(name, "", note=f"not tried: --strategy {name} does it") for name in untried)]
 
 
-def not_tried(config: TrainConfig, cost: float) -> tuple[Candidate, str]:
-    """What is said of strategy deeper where the budget, in seconds, is too small for it."""
-    why = f"not tried: it takes about {cost:,.0f} s or more, and the budget is {config.budget:,.0f} s"
-    sentence = f"Strategy deeper was {why}, so a new last layer it is; --budget {_minutes(2 * cost)} tries it."
-    return Candidate("deeper", "", seconds=cost, note=why), sentence
+def not_tried(strategy: str, left: float, cost: float) -> tuple[Candidate, str]:
+    """What is said of a strategy for which too little of the budget is left; both in seconds."""
+    why = f"not tried: it takes about {cost:,.0f} s or more, and {left:,.0f} s of the budget are left"
+    sentence = f"Strategy {strategy} was {why}; --budget {_minutes(2 * cost)} tries it, --strategy {strategy} does it."
+    return Candidate(strategy, "", seconds=cost, note=why), sentence
 
 
 def _minutes(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def make_plan(
     dataset: Dataset,
     advice: Any = None,
     told: Mapping[str, Any] | None = None,
-    tried: str = "",
+    tried: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Say what was chosen, why, and on which evidence; the final test is no part of it.
 
@@ -80,7 +80,7 @@ def make_plan(
         dataset: the photos.
         advice: the `headstart.job.advice.Advice` that the choice of strategy rests on; None: it was asked for.
         told: its evidence.
-        tried: a sentence on what else was tried.
+        tried: sentences on what else was tried.
     """
     per_class = len(split.train) / len(dataset.classes)
     settings = fitted.head.settings
@@ -97,7 +97,7 @@ def make_plan(
         "head": fitted.head.kind,
         "why": [
             *(asked if advice is None else advice.why),
-            *([tried] if tried else []),
+            *tried,
             f"Head {fitted.head.kind}, strength {_number(fitted.strength)}: chosen by held-out log loss among "
             f"{len(fitted.tried)} candidates, on {_folds(split)}.",
             split.how,

@@ -1,10 +1,9 @@
 """Strategies auto, head and early: a pretrained backbone with a new last layer, or what is measurably better."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from headstart import heads, runs
 from headstart.backbones import Backbone, open_backbone
@@ -14,6 +13,7 @@ from headstart.diagnose import diagnose
 from headstart.errors import ConfigError
 from headstart.files import shown
 from headstart.heads import FittedHead
+from headstart.heads.calibration import tempered_losses
 from headstart.job import evidence
 from headstart.job.advice import (
     Advice,
@@ -22,6 +22,7 @@ from headstart.job.advice import (
     candidates_of,
     cuts_to_probe,
     fit_at,
+    judged_at,
     least_cost,
     not_tried,
     picture_of,
@@ -45,7 +46,7 @@ def train_head(
     say: Say,
 ) -> runs.Run:
     """Train by strategy auto, head or early; arguments, result and errors as of `headstart.job.train`."""
-    clock = Timings()
+    clock, given = Timings(), config
     with clock.step("scan"):
         dataset = open_dataset(data, follow_links=follow_links)
         place = runs.new_run_path(out, dataset.name, overwrite=overwrite)
@@ -67,54 +68,53 @@ def train_head(
         say(f"features ready ({computed:,} computed, {reused:,} reused); fitting the last layer")
         fitted = fit_at(material, config, config.cut) if advice is None else advice.fitted
     with clock.step("trial"):
-        trial = _try(material, backbone, advice, fitted, config, quiet=quiet, say=say)
+        tried = _try(material, backbone, advice, fitted, config, quiet=quiet, say=say)
     outlook = None
     with clock.step("outlook"):
         if advice is not None:
-            spent = 0.0 if trial is None else trial.candidate.seconds or 0.0
-            budget = config.budget - spent if config.strategy == "auto" else 0.0
+            budget = config.budget - clock.seconds["trial"] if config.strategy == "auto" else 0.0
             place_of_data = shown(str(data))
             outlook = look_ahead(place_of_data, material, backbone, advice, config, budget=budget, quiet=quiet, say=say)
-    if advice is not None and trial is not None and trial.won is not None:
-        from headstart.job import outcome
-        from headstart.job.trained import write_trained
+    winners = [one.won for one in tried if one.won is not None]
+    if advice is None or not winners:
+        return _write(place, given, config, material, backbone, fitted, advice, tried, outlook, clock, overwrite)
+    from headstart.job import outcome
+    from headstart.job.trained import write_trained
 
-        won, chosen, tried = trial.won, advice, trial
-        ready, trained = won.ready, won.trained
-        return write_trained(
-            place,
-            dataclasses.replace(ready.config, strategy=config.strategy, budget=config.budget),
-            won.material,
-            trained,
-            lambda classifier, _: outcome.trained_plan(
-                ready.config,
-                classifier,
-                won.material.split,
-                trained.epochs,
-                case=chosen.standing.case.name,
-                begun=(*chosen.why, tried.why),
-                why=ready.why,
-                told=ready.told | _told(chosen, tried, outlook),
-            ),
-            clock,
-            picture=picture_of(dataset.name, chosen.standing),
-            overwrite=overwrite,
-            quiet=quiet,
-        )
-    return _write(place, config, material, backbone, fitted, advice, trial, outlook, clock, overwrite=overwrite)
+    won, chosen = winners[-1], advice
+    return write_trained(
+        place,
+        given,
+        won.material,
+        won.trained,
+        lambda classifier, _: outcome.trained_plan(
+            won.ready.config,
+            classifier,
+            won.material.split,
+            won.trained.epochs,
+            case=chosen.standing.case.name,
+            begun=(*chosen.why, *(one.why for one in tried)),
+            why=won.ready.why,
+            told=won.ready.told | _told(chosen, tried, outlook),
+        ),
+        clock,
+        picture=picture_of(dataset.name, chosen.standing),
+        overwrite=overwrite,
+        quiet=quiet,
+    )
 
 
 def _write(
     place: Path,
+    given: TrainConfig,
     config: TrainConfig,
     material: Material,
     backbone: Backbone,
     fitted: FittedHead,
     advice: Advice | None,
-    trial: Tried | None,
+    tried: Sequence[Tried],
     outlook: Outlook | None,
     clock: Timings,
-    *,
     overwrite: bool,
 ) -> runs.Run:
     """Test the head and write its run."""
@@ -133,7 +133,7 @@ def _write(
     with clock.step("evaluate"):
         judged = evidence.judge(classifier, fitted, features, labels, split)
         plan = evidence.make_plan(
-            config, fitted, split, dataset, advice, _told(advice, trial, outlook), trial.why if trial else ""
+            config, fitted, split, dataset, advice, _told(advice, tried, outlook), [one.why for one in tried]
         )
         document = {
             "run": place.as_posix(),
@@ -162,7 +162,7 @@ def _write(
         page = render_report(
             document,
             plan,
-            config.to_dict(),
+            given.to_dict(),
             predictions=rows,
             thumbnail=read_thumbnails(dataset),
             scan=material.report.to_json(),
@@ -173,7 +173,7 @@ def _write(
             classifier=classifier,
             metrics=lambda: document | {"timings": clock.to_json()},
             plan=plan,
-            config=config.to_dict(),
+            config=given.to_dict(),
             predictions=rows,
             report=page,
             overwrite=overwrite,
@@ -189,27 +189,32 @@ def _try(
     *,
     quiet: bool,
     say: Say,
-) -> Tried | None:
+) -> tuple[Tried, ...]:
     """Try what is more than a last layer, where the case asks for it and there is something to gain."""
     if advice is None or config.strategy != "auto" or "deeper" not in advice.standing.candidates:
-        return None
-    right = np.mean(fitted.held_out.argmax(axis=1) == material.labels(material.split.train))
-    if right >= NEARLY_ALL:
-        return None
+        return ()
+    judged = judged_at(material, config, advice.cut, fitted)
+    if judged.accuracy >= NEARLY_ALL:
+        return ()
     cost = least_cost(config, len(material.split.train))
     if config.budget < cost:
-        return Tried(*not_tried(config, cost))
-    from headstart.job.trial import try_deeper  # imports torch, which takes seconds
+        return (Tried(*not_tried("deeper", config.budget, cost)),)
+    from headstart.job.trial import try_networks  # imports torch, which takes seconds
 
-    checked = fitted.head.logits(material.survey.features[config.cut][material.split.validation])
-    return try_deeper(material, backbone, advice.standing, fitted.held_out, checked, config, quiet=quiet, say=say)
+    validation = material.split.validation
+    if len(validation):
+        checked = fitted.head.logits(material.survey.features[config.cut][validation])
+        losses = tempered_losses(checked, material.labels(validation))
+    else:
+        losses = judged.losses[material.split.folds == 0]
+    return try_networks(material, backbone, advice.standing, losses, config, quiet=quiet, say=say)
 
 
-def _told(advice: Advice | None, trial: Tried | None, outlook: Outlook | None) -> dict[str, Any]:
+def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:
     """What the plan's evidence holds of the choice of strategy, and of what would help."""
     if advice is None:
         return {}
-    rows = candidates_of(advice, () if trial is None else (trial.candidate,))
+    rows = candidates_of(advice, [one.candidate for one in tried])
     told = advice.to_json() | {"candidates": [candidate.to_json() for candidate in rows]}
     return told if outlook is None else told | outlook.to_json()
 
