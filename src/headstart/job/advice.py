@@ -14,16 +14,18 @@ from headstart import heads
 from headstart.backbones import Backbone
 from headstart.config import TrainConfig
 from headstart.features import survey_photos
+from headstart.features.decoding import Keeper
 from headstart.heads import FittedHead
 from headstart.heads.calibration import tempered_losses
 from headstart.job.material import Material
 from headstart.metrics import accuracy_interval
 from headstart.progress import Progress
-from headstart.store import Store
+from headstart.store import Store, entry_key
 from headstart.transfer.cases import Case, Size, find_case, judge_size
 from headstart.transfer.four_cases import draw_four_cases
 from headstart.transfer.probes import LAST, Probe, best_cut, judge_head, probe_cuts
 from headstart.transfer.similarity import (
+    SIMILARITY_VERSION,
     STATISTICS,
     Similarity,
     choose_photos,
@@ -176,23 +178,33 @@ def stand(material: Material, backbone: Backbone, config: TrainConfig, probes: S
     parameters = frozen + (backbone.cuts[LAST] + 1) * classes
     counts = np.bincount(labels, minlength=classes).tolist()
     size = judge_size(counts, parameters, large=True if config.large else None)
-    if backbone.norms:
-        chosen = choose_photos(labels, seed=config.seed)
-        sample = material.dataset.subset(material.dataset.photos[index] for index in train[chosen])
-        with Store() as store:
-            survey = survey_photos(
-                sample,
-                backbone=backbone,
-                cuts=(STATISTICS,),
-                engine=config.engine,
-                store=store,
-                threads=config.threads,
-            )
-        similarity = measure_similarity(backbone, survey.features[STATISTICS], seed=config.seed)
-    else:
-        similarity = similarity_from_probes(probes)
+    similarity = _similarity(material, backbone, config) if backbone.norms else similarity_from_probes(probes)
     case, candidates, why = find_case(size, similarity)
     return Standing(size, similarity, case, candidates, (size.why, similarity.why(), why))
+
+
+def _similarity(material: Material, backbone: Backbone, config: TrainConfig) -> Similarity:
+    """The measure of some training photos; the result is kept, not the statistics, which are long."""
+    train = material.split.train
+    chosen = train[choose_photos(material.labels(train), seed=config.seed)]
+    with Store() as store:
+        keeper = Keeper(store)
+        known = backbone.fingerprint(STATISTICS, config.engine), SIMILARITY_VERSION, str(config.seed)
+        key = entry_key("similarity", *known, *(material.survey.facts[index].digest for index in chosen))
+        found = keeper.get_many([key]).get(key)
+        if isinstance(found, dict):
+            return Similarity.from_store(found)
+        survey = survey_photos(
+            material.dataset.subset(material.dataset.photos[index] for index in chosen),
+            backbone=backbone,
+            cuts=(STATISTICS,),
+            engine=config.engine,
+            store=None,
+            threads=config.threads,
+        )
+        similarity = measure_similarity(backbone, survey.features[STATISTICS], seed=config.seed)
+        keeper.put_many({key: similarity.to_store()})
+        return similarity
 
 
 def probe(material: Material, config: TrainConfig, cuts: Sequence[str]) -> tuple[Probe, ...]:

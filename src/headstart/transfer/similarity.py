@@ -19,13 +19,14 @@ from headstart.metrics import Z95
 from headstart.transfer.probes import LAST, Probe
 
 __all__ = [
-    "DIFFERENT", "SIMILAR", "STATISTICS", "LayerDistance", "Similarity", "choose_photos", "measure_similarity",
-    "similarity_from_probes",
+    "DIFFERENT", "SIMILAR", "SIMILARITY_VERSION", "STATISTICS", "LayerDistance", "Similarity", "choose_photos",
+    "measure_similarity", "similarity_from_probes",
 ]  # fmt: skip
 
 SIMILAR = 0.1  # nats; up to here photos count as similar,
 DIFFERENT = 0.4  # and from here as different: see `Similarity`
-LIMIT = 64  # photos measured
+SIMILARITY_VERSION = "1"  # part of what a kept result is found by: raise it when the same photos may give another
+LIMIT = 48  # photos measured: as many as the thresholds need; more only narrow the interval
 LEAST = 16  # photos below which the measure says little
 DRAWS = 200  # of the bootstrap
 BATCH_NORM = "batch norm"  # names of the two measures
@@ -96,6 +97,21 @@ class Similarity:
         layers = [asdict(layer) for layer in self.layers]
         more = {"layers": layers, "stages": self.stages, "thresholds": thresholds, "why": self.why()}
         return asdict(self) | more
+
+    def to_store(self) -> dict[str, Any]:
+        """Return every field, as JSON can hold them, for `from_store`."""
+        return asdict(self)
+
+    @classmethod
+    def from_store(cls, values: Mapping[str, Any]) -> "Similarity":
+        """What `to_store` gave.
+
+        >>> plain = Similarity(0.5, 0.4, 0.6, (LayerDistance("stem.norm", "stem", 0.5),), 64, "batch norm", "different")
+        >>> Similarity.from_store(plain.to_store()) == plain
+        True
+        """
+        layers = tuple(LayerDistance(**layer) for layer in values["layers"])
+        return cls(**{**values, "layers": layers})
 
     def why(self) -> str:
         """Return the verdict with its numbers and thresholds, for people."""
