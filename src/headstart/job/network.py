@@ -140,10 +140,9 @@ def run_training(
             unfinished.remove()
         raise ConfigError(f"the training diverged: {history.reason}")
     return Trained(
-        *ready.finish(ready.net),
         epochs=outcome.rows_of(history.rows),
         dead=dead_shares(ready.net, next(iter(ready.validation.epoch(0)))[0]),
-        seconds=sum(row["seconds"] for row in history.rows),
+        take_apart=lambda: ready.finish(ready.net),
     )
 
 

@@ -26,18 +26,14 @@ class Trained:
     """What training left.
 
     Args:
-        backbone, cut, head: the net, in two parts.
         epochs: a row each.
         dead: share of the dead units of each activation layer.
-        seconds: wall-clock time of the training.
+        take_apart: gives the net in two parts, converted for the fast engine: a backbone, its cut, and the head there.
     """
 
-    backbone: Backbone
-    cut: str
-    head: Head
     epochs: list[dict[str, float | int]]
     dead: dict[str, float]
-    seconds: float
+    take_apart: Callable[[], tuple[Backbone, str, Head]]
 
 
 Planner = Callable[[Classifier, outcome.Judged], dict[str, Any]]  # what plan.json shall hold
@@ -57,8 +53,8 @@ def write_trained(
 ) -> runs.Run:
     """Test a trained net and write its run."""
     dataset, split, labels = material.dataset, material.split, material.dataset.labels()
-    backbone, cut, head = trained.backbone, trained.cut, trained.head
     with clock.step("evaluate"):
+        backbone, cut, head = trained.take_apart()
         parts = outcome.compute_parts(dataset, split, backbone, cut, config, quiet=quiet)
         temperature = outcome.fitted_temperature(head, parts, labels, split)
         classifier = Classifier(backbone, cut, head, dataset.classes, temperature, engine=config.engine)
