@@ -32,6 +32,7 @@ from headstart.images import decode
 from headstart.readers import open_dataset
 from headstart.transfer.similarity import choose_photos
 
+LEAST = 10  # photos a class to train on: of more classes than that allows, the first ones are taken
 STRATEGIES = ("head", "early", "deeper", "full", "scratch", "auto")
 
 
@@ -46,8 +47,9 @@ def draw_photos(name: str, data: str, room: Path, photos: int, tests: int, seed:
         given = str(cut_boxes(Path(data), Path(boxes))) if (Path(data) / "Annotations").is_dir() else data
         dataset = open_dataset(given)
         labels = dataset.labels()
-        train = choose_photos(labels, photos, seed)
-        rest = np.setdiff1d(np.arange(len(labels)), train)
+        taken = np.flatnonzero(labels < max(2, photos // LEAST))
+        train = taken[choose_photos(labels[taken], photos, seed)]
+        rest = np.setdiff1d(taken, train)
         test = rest[choose_photos(labels[rest], tests, seed)]
         for part, rows in (("train", train), ("test", test)):
             for row in rows.tolist():
