@@ -27,10 +27,10 @@ from headstart.job.advice import (
     not_tried,
     picture_of,
 )
-from headstart.job.material import Material, Say, Timings, look, read_thumbnails
+from headstart.job.material import Material, Say, Timings, look
 from headstart.job.outlook import Outlook, look_ahead
+from headstart.job.writing import Finished, write
 from headstart.readers import open_dataset
-from headstart.report import render_report
 
 NEARLY_ALL = 0.995  # of the held-out photos are right: what is left to gain cannot be measured
 
@@ -135,49 +135,25 @@ def _write(
         plan = evidence.make_plan(
             config, fitted, split, dataset, advice, _told(advice, tried, outlook), [one.why for one in tried]
         )
-        document = {
-            "run": place.as_posix(),
-            "schema": runs.SCHEMA,
-            "classes": list(dataset.classes),
-            "data": material.about,
-            "plan": plan,
-            "test": judged.test,
-            "validation": judged.validation,
-            "diagnosis": _with_remedies(
-                diagnose(
-                    {"test": judged.test, "validation": judged.validation},
-                    material.report,
-                    classes=dataset.classes,
-                    train_accuracy=judged.train_accuracy,
-                    suspicious=evidence.find_suspicious(dataset, split, judged.held_out, labels),
-                ),
-                outlook,
-            ),
-            "provenance": evidence.provenance(config, backbone),
-            "features": {"computed": material.survey.computed, "reused": material.survey.reused},
-        }
-    with clock.step("write"):
-        rows = evidence.prediction_rows(dataset, split, judged.test_probabilities, labels)
-        document["timings"] = clock.to_json()
-        page = render_report(
-            document,
-            plan,
-            given.to_dict(),
-            predictions=rows,
-            thumbnail=read_thumbnails(dataset),
-            scan=material.report.to_json(),
-            picture="" if advice is None else picture_of(dataset.name, advice.standing),
+        findings = diagnose(
+            {"test": judged.test, "validation": judged.validation},
+            material.report,
+            classes=dataset.classes,
+            train_accuracy=judged.train_accuracy,
+            suspicious=evidence.find_suspicious(dataset, split, judged.held_out, labels),
         )
-        return runs.write_run(
-            place,
-            classifier=classifier,
-            metrics=lambda: document | {"timings": clock.to_json()},
-            plan=plan,
-            config=given.to_dict(),
-            predictions=rows,
-            report=page,
-            overwrite=overwrite,
-        )
+    finished = Finished(
+        classifier,
+        plan,
+        judged.test,
+        judged.validation,
+        judged.test_probabilities,
+        _with_remedies(findings, outlook),
+        {"computed": material.survey.computed, "reused": material.survey.reused},
+        provenance={},
+        picture="" if advice is None else picture_of(dataset.name, advice.standing),
+    )
+    return write(place, finished, material, given, clock, overwrite=overwrite)
 
 
 def _try(

@@ -15,8 +15,8 @@ from headstart.config import TrainConfig
 from headstart.diagnose import diagnose
 from headstart.heads import Head
 from headstart.job import evidence, outcome
-from headstart.job.material import Material, Timings, read_thumbnails
-from headstart.report import render_report
+from headstart.job.material import Material, Timings
+from headstart.job.writing import Finished, write
 from headstart.training.callbacks import Callback, EarlyStopping
 from headstart.training.symptoms import diagnose_history
 
@@ -60,42 +60,20 @@ def write_trained(
         classifier = Classifier(backbone, cut, head, dataset.classes, temperature, engine=config.engine)
         judged = outcome.judge(classifier, parts, labels, split)
         plan = make_plan(classifier, judged)
-        document = {
-            "run": place.as_posix(),
-            "schema": runs.SCHEMA,
-            "classes": list(dataset.classes),
-            "data": material.about,
-            "plan": plan,
-            "test": judged.test,
-            "validation": judged.validation,
-            "diagnosis": _diagnose(judged, material, trained, config),
-            "provenance": evidence.provenance(config, backbone) | {"torch": torch.__version__},
-            "features": _features(material, parts),
-        }
-    with clock.step("write"):
-        rows = evidence.prediction_rows(dataset, split, judged.test_probabilities, labels)
-        document["timings"] = clock.to_json()
-        page = render_report(
-            document,
-            plan,
-            config.to_dict(),
-            predictions=rows,
-            thumbnail=read_thumbnails(dataset),
-            scan=material.report.to_json(),
-            history=trained.epochs,
-            picture=picture,
-        )
-        return runs.write_run(
-            place,
-            classifier=classifier,
-            metrics=lambda: document | {"timings": clock.to_json()},
-            plan=plan,
-            config=config.to_dict(),
-            predictions=rows,
-            history=trained.epochs,
-            report=page,
-            overwrite=overwrite,
-        )
+        diagnosis = _diagnose(judged, material, trained, config)
+    finished = Finished(
+        classifier,
+        plan,
+        judged.test,
+        judged.validation,
+        judged.test_probabilities,
+        diagnosis,
+        _features(material, parts),
+        provenance={"torch": torch.__version__},
+        history=trained.epochs,
+        picture=picture,
+    )
+    return write(place, finished, material, config, clock, overwrite=overwrite)
 
 
 def _features(material: Material, parts: outcome.Parts) -> dict[str, int]:
