@@ -21,7 +21,7 @@ $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.installed-demo
 
 demo: $(VENV)/.installed-demo  ## train on 2,624 photos of solar cells, show the accuracy and where the report is
-	$(BIN)/headstart train elpv --out runs/demo --overwrite
+	$(BIN)/headstart train elpv --out runs/demo --overwrite --budget 10s
 
 test: $(VENV)/.installed-test  ## every test
 	$(BIN)/python -m pytest

@@ -117,8 +117,9 @@ def show(rows: list[dict[str, object]]) -> None:
     print("|---" * (len(STRATEGIES) + 6) + "|")
     for name, strategies in found.items():
         cells, means, spent = [], {}, {}
+        shared = set(strategies["auto"]) or {seed for runs in strategies.values() for seed in runs}
         for strategy in STRATEGIES:
-            runs = list(strategies[strategy].values())
+            runs = [run for seed, run in strategies[strategy].items() if seed in shared]  # the same photos for all
             if runs:
                 means[strategy] = 100 * statistics.fmean(float(str(run["accuracy"])) for run in runs)
                 spent[strategy] = statistics.fmean(float(str(run["seconds"])) for run in runs)
