@@ -232,3 +232,37 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
         seen = {material.dataset.photos[row].path for row in tried.won.material.split.train}
         assert not seen & {material.dataset.photos[row].path for row in material.split.test}
         assert len(seen) == len(material.split.train) - held
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_a_trial_that_spent_the_whole_budget_leaves_the_remedies_unmeasured_and_does_not_fail(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.backbones import open_backbone
+    from headstart.job import outlook
+    from headstart.job.advice import advise, cuts_to_probe
+    from headstart.job.material import look
+    from headstart.readers import open_dataset
+
+    monkeypatch.setattr(outlook, "backbone_status", lambda _: (False, "not installed"))
+    monkeypatch.setattr(outlook, "GAP", -1.0)  # whatever it is, it counts as overfitting
+    backbone, config = open_backbone("efficientnet-lite0"), TrainConfig()
+    dataset = open_dataset(photo_folder)
+    material = look(dataset, config, backbone, cuts=cuts_to_probe(backbone), folds=5, quiet=True, say=print)
+    advice, material = advise(material, backbone, config)
+    found = outlook.look_ahead("photos", material, backbone, advice, config, budget=-5.0, quiet=True, say=print)
+    told = {remedy.name: remedy for remedy in found.remedies}
+    assert found.state == "overfits" and "nothing else to try here" in told["another backbone"].sentence
+    assert "more than is left of the budget" in told["augmentation"].sentence
+    assert told["regularisation"].command == ""
+
+
+@pytest.mark.usefixtures("ready_cache")
+@pytest.mark.parametrize(("strategy", "words"), [("early", "Strategy early was asked for"), ("auto", "The cut was")])
+def test_a_cut_that_was_named_is_used_and_the_plan_says_who_named_what(
+    photo_folder: Path, tmp_path: Path, strategy: str, words: str
+) -> None:
+    run = headstart.train(photo_folder, tmp_path / "run", config=TrainConfig(strategy=strategy, cut="stage4"))
+    plan = run.metrics["plan"]
+    assert plan["cut"] == "stage4" and plan["why"][0].startswith(words)
+    assert plan["strategy"] == {"early": "early", "auto": "head"}[strategy]

@@ -241,14 +241,13 @@ def advise(
     last = next(one for one in probes if one.cut == LAST)
     earlier = min((one for one in probes if one.cut != LAST), key=lambda one: one.log_loss)
     chosen, why = best_cut(probes)
-    asked = {chosen.cut: fit_at(material, config, chosen.cut)}
-    if chosen.cut != LAST and config.strategy == "auto":
-        asked[LAST] = fit_at(material, config, LAST)
-        chosen, again = best_cut(tuple(judged_at(material, config, cut, fitted) for cut, fitted in asked.items()))
-        why = f"{why} With the heads that would be used there: {again}"
     if config.strategy == "early":
         chosen, why = earlier, f"Strategy early was asked for: of the cuts before the last, {earlier.cut} tells most."
-    fitted = asked.get(chosen.cut) or fit_at(material, config, chosen.cut)
+    fitted = fit_at(material, config, chosen.cut)
+    if chosen.cut != LAST and config.strategy == "auto":
+        rivals = {chosen.cut: fitted, LAST: fit_at(material, config, LAST)}
+        chosen, again = best_cut(tuple(judged_at(material, config, cut, head) for cut, head in rivals.items()))
+        why, fitted = f"{why} With the heads that would be used there: {again}", rivals[chosen.cut]
     strategy = "head" if chosen.cut == LAST else "early"
     rule = standing.case.strategy
     agrees = "as the rule says" if strategy == rule else f"where the rule of the case says {rule}: the evidence decides"

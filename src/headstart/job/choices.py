@@ -52,13 +52,16 @@ def check_settings(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"{option} belongs to {_whose(given[0])}, and this is strategy {strategy}: leave it out, or {advice}"
         )
-    net = config.net if config.net is None else config.net.lower()
-    if strategy == "scratch" and net is None:
-        net = config.backbone
-    return dataclasses.replace(config, strategy=strategy, net=net)
+    config = dataclasses.replace(config, strategy=strategy)
+    return named_net(config) if strategy == "scratch" else config
+
+
+def named_net(config: TrainConfig) -> TrainConfig:
+    """The settings with the net that is trained from random weights: the one that is named, else the backbone's."""
+    return dataclasses.replace(config, net=(config.net or config.backbone).lower())
 
 
 def _whose(name: str) -> str:
-    if name in (*BACKBONE, *HEAD):
+    if name in (*BACKBONE, *HEAD, "large"):
         return "a pretrained backbone"
     return "strategy auto" if name == "budget" else "the training of a network"

@@ -84,14 +84,16 @@ def make_plan(
     """
     per_class = len(split.train) / len(dataset.classes)
     settings = fitted.head.settings
+    named = "early" if config.strategy == "early" else "head"
+    reason = "The cut was named" if config.strategy == "auto" else f"Strategy {named} was asked for"
     asked = [
-        f"Strategy head was asked for: {len(split.train):,} training photos, {per_class:,.0f} a class; the backbone "
-        "stays frozen and only a new last layer is trained.",
+        f"{reason}: {len(split.train):,} training photos, {per_class:,.0f} a class; the backbone stays frozen and only "
+        "a new last layer is trained.",
         "How similar the photos are to those the backbone was trained on was not measured; 'similar' is assumed.",
     ]
     return {
         "case": "small-similar" if advice is None else advice.standing.case.name,
-        "strategy": "head" if advice is None else advice.strategy,
+        "strategy": named if advice is None else advice.strategy,
         "backbone": config.backbone,
         "cut": config.cut,
         "head": fitted.head.kind,

@@ -1,5 +1,6 @@
 """What would make the classifier better, and by how much: each of the five remedies, measured on held-out photos."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from headstart.backbones import BACKBONES, Backbone, backbone_status, open_backb
 from headstart.config import TrainConfig
 from headstart.diagnose import FITTED, GAP
 from headstart.features import survey_photos
-from headstart.job.advice import Advice
+from headstart.job.advice import SECONDS_A_VIEW, Advice
 from headstart.job.material import Material, Say
 from headstart.metrics import accuracy_interval
 from headstart.progress import Progress
@@ -31,9 +32,7 @@ from headstart.transfer.remedies import (
     try_strengths,
 )
 
-MOST_PHOTOS = 5_000  # of a class and of a data set: a forecast farther away than that is no help
 VIEWS = 3  # changed views of a photo beside the photo
-SECONDS_A_VIEW = 0.05  # of a processor, decoded, changed and run: what a remedy is expected to take
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +149,8 @@ class _Trying:
             for value, held in every.items()
             if (value < chosen if less else value > chosen) and value != chosen
         }
-        commands = dict.fromkeys(others, f"{self.command} --strategy head --head ridge")
-        seconds = time.perf_counter() - begun
-        return of_regularisation(self.now, others, commands=commands, seconds=seconds, less=less, **self.common)
+        seconds = time.perf_counter() - begun  # no command: training chooses the strength by itself
+        return of_regularisation(self.now, others, commands={}, seconds=seconds, less=less, **self.common)
 
     def complexity(self, *, more: bool) -> Remedy:
         begun = time.perf_counter()
@@ -173,7 +171,7 @@ class _Trying:
         names = [name for name in BACKBONES if name != self.backbone.name and backbone_status(name)[0]]
         names = names if self.config.weights is None else []
         cost = len(self.train) * SECONDS_A_VIEW * len(names)
-        if cost > left:
+        if names and cost > left:
             return _too_dear("another backbone", cost, f"{self.command} --backbone {names[0]}")
         others, commands = {}, {}
         for name in names:
@@ -223,9 +221,8 @@ class _Trying:
         found = of_augmentation(
             self.features, views, self.labels, self.classes, fitted=self.fitted, command=command, **self.common
         )
-        return Remedy(
-            found.name, found.gain, found.low, found.high, found.sentence, command, time.perf_counter() - begun
-        )
+        sentence = f"{found.sentence} Measured with a new last layer; the command trains more than that."
+        return dataclasses.replace(found, sentence=sentence, seconds=time.perf_counter() - begun)
 
 
 def _too_dear(name: str, cost: float, command: str) -> Remedy:

@@ -72,7 +72,7 @@ def train_head(
     outlook = None
     with clock.step("outlook"):
         if advice is not None:
-            budget = config.budget - clock.seconds["trial"] if config.strategy == "auto" else 0.0
+            budget = max(0.0, config.budget - clock.seconds["trial"]) if config.strategy == "auto" else 0.0
             place_of_data = shown(str(data))
             outlook = look_ahead(place_of_data, material, backbone, advice, config, budget=budget, quiet=quiet, say=say)
     winners = [one.won for one in tried if one.won is not None]

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from headstart.backbones import Backbone
 from headstart.config import TrainConfig
 from headstart.job.advice import FEWEST_EPOCHS, SECONDS_A_VIEW, Standing, Tried, candidate_of, not_tried
-from headstart.job.choices import check_settings
+from headstart.job.choices import named_net
 from headstart.job.material import Material, Say, with_validation
 from headstart.job.network import run_training
 from headstart.job.preparations import FIRST_CUT, PREPARATIONS, Preparation
@@ -88,8 +88,7 @@ def _try(
     """Train one candidate, if there is time for it."""
     begun, split = time.perf_counter(), material.split
     asked = dataclasses.replace(config, strategy=strategy, cut="pooled")
-    asked = check_settings(dataclasses.replace(asked, budget=TrainConfig().budget, **_plain(strategy)))
-    asked = asked if strategy == "scratch" else standing.with_augmentation(asked)
+    asked = named_net(asked) if strategy == "scratch" else standing.with_augmentation(asked)
     epoch = _seconds_a_photo(strategy, backbone, len(material.dataset.classes)) * len(split.train)
     views = asked.views if strategy == "deeper" else 1
     first = SECONDS_A_VIEW * (views * len(split.train) + len(split.validation))
@@ -113,13 +112,6 @@ def _try(
         f"{'lower' if better.mean() > 0 else 'higher'} by {abs(better.mean()):.3f}, standard error {error:.3f}."
     )
     return Tried(candidate, why, Won(material, ready, trained) if won else None), losses
-
-
-def _plain(strategy: str) -> dict[str, Any]:
-    """Settings of a head that a training does not look at, as they are where nobody set them."""
-    plain = TrainConfig()
-    names = ["head", "folds"] + (["weights", "large"] if strategy == "scratch" else [])
-    return {name: getattr(plain, name) for name in names}
 
 
 def _seconds_a_photo(strategy: str, backbone: Backbone, classes: int) -> float:
