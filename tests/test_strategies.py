@@ -266,3 +266,10 @@ def test_a_cut_that_was_named_is_used_and_the_plan_says_who_named_what(
     plan = run.metrics["plan"]
     assert plan["cut"] == "stage4" and plan["why"][0].startswith(words)
     assert plan["strategy"] == {"early": "early", "auto": "head"}[strategy]
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_plan_names_the_files_that_it_could_not_use(photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photo_folder / "bars" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert main(["plan", str(photo_folder), "--budget", "0", "--quiet"]) == 3
+    assert "Skipped 1 files:\n  bars/broken.png: " in capsys.readouterr().out

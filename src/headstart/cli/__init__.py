@@ -137,6 +137,7 @@ def plan(given: Global, data: str, picture: Path | None, follow_links: bool, **s
 
     Example: headstart plan photos/ --picture cases.svg
     """
+    from headstart.cli.console import skipped_lines
     from headstart.config import TrainConfig
     from headstart.files import write_atomic
     from headstart.job.planning import plan as plan_training
@@ -146,8 +147,9 @@ def plan(given: Global, data: str, picture: Path | None, follow_links: bool, **s
     result = plan_training(data, config=config, follow_links=follow_links, quiet=given.quiet, say=given.say)
     if picture is not None:
         write_atomic(picture, result.picture.encode())
-    given.show(result.to_json(), result.to_text())
-    return SOME_SKIPPED if result.material.about["skipped"] else DONE
+    skipped = result.material.about["skipped"]
+    given.show(result.to_json(), "\n".join([result.to_text(), *skipped_lines(skipped, "the output of --json")]))
+    return SOME_SKIPPED if skipped else DONE
 
 
 @cli.command()

@@ -1,5 +1,6 @@
 """Results as text for a terminal: short, aligned, the most important thing first."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.files import shown
@@ -52,11 +53,7 @@ def training_text(metrics: dict[str, Any]) -> str:
         "",
         *class_table(metrics["test"]),
     ]
-    if data["skipped"]:
-        lines += ["", f"Skipped {len(data['skipped'])} files:"]
-        lines += [f"  {shown(item['path'])}: {item['reason']}" for item in data["skipped"][:8]]
-        if len(data["skipped"]) > 8:
-            lines.append(f"  ... and {len(data['skipped']) - 8} more, in metrics.json")
+    lines += skipped_lines(data["skipped"], "metrics.json")
     if metrics["diagnosis"]:
         lines += ["", "What to do next:"]
         lines += [f"  - {item['finding']} {item['remedy']}" for item in metrics["diagnosis"][:4]]
@@ -72,10 +69,16 @@ def _trained_net(plan: dict[str, Any]) -> str:
     return f"{what}, {plan['epochs']} epochs, weights of epoch {plan['best_epoch']}"
 
 
+def skipped_lines(skipped: Sequence[Mapping[str, str]], place: str) -> list[str]:
+    """Name the files that could not be used, at most eight of them, and say where the others are named."""
+    if not skipped:
+        return []
+    lines = ["", f"Skipped {len(skipped)} files:"]
+    lines += [f"  {shown(item['path'])}: {item['reason']}" for item in skipped[:8]]
+    return lines + ([f"  ... and {len(skipped) - 8} more, in {place}"] if len(skipped) > 8 else [])
+
+
 def evaluation_text(document: dict[str, Any]) -> str:
     """Say how a classifier does on other photos."""
     lines = [accuracy_line("Accuracy", document, document["n"]), "", *class_table(document)]
-    if document["skipped"]:
-        lines += ["", f"Skipped {len(document['skipped'])} files:"]
-        lines += [f"  {shown(item['path'])}: {item['reason']}" for item in document["skipped"][:8]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *skipped_lines(document["skipped"], "the output of --json")])
