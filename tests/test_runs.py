@@ -17,8 +17,9 @@ import pytest
 
 from headstart import runs
 from headstart.errors import OutputError, RunError, UsageError
-from headstart.runs import FILES, MANIFEST, documents, list_runs, load_run, new_run_path, write_run
+from headstart.runs import documents, list_runs, load_run, write_run
 from headstart.runs.modelfile import pack
+from headstart.runs.places import FILES, MANIFEST, new_run_path
 from make_run import CLASSES, CONFIG, PLAN, small_classifier, small_metrics, small_rows, small_tensors, write_small_run
 
 GOLDEN = Path(__file__).parent / "golden"

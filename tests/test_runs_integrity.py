@@ -17,7 +17,8 @@ import pytest
 
 from headstart import runs
 from headstart.errors import HeadstartError, RunError
-from headstart.runs import FILES, MANIFEST, guarded, load_run, modelfile
+from headstart.runs import guarded, load_run, modelfile
+from headstart.runs.places import FILES, MANIFEST
 from headstart.weights import digest
 from make_run import CLASSES, small_classifier, small_rows, write_small_run
 

@@ -23,8 +23,9 @@ from headstart.errors import ConfigError, OutputError, RunError
 from headstart.images import decode
 from headstart.job.unfinished import Unfinished, folder_of
 from headstart.preprocess import Preprocessing
-from headstart.runs import TRAINING, list_runs, load_run, new_run_path
+from headstart.runs import list_runs, load_run
 from headstart.runs.modelfile import identity, pack, unpack
+from headstart.runs.places import TRAINING, new_run_path
 
 torch = pytest.importorskip("torch")
 

@@ -10,6 +10,7 @@ import click
 from headstart import __version__
 from headstart.cli.augmentation import augment
 from headstart.cli.lessons import LESSONS
+from headstart.cli.looking import LOOKING
 from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Duration, Global, global_options, network_options
 from headstart.cli.practice import PRACTICE
 from headstart.errors import HeadstartError
@@ -306,7 +307,7 @@ def doctor(given: Global) -> int:
     return DONE if result.sound else FAULT
 
 
-for other in (augment, *PRACTICE, *LESSONS):
+for other in (augment, *LOOKING, *PRACTICE, *LESSONS):
     cli.add_command(other)
 
 

@@ -82,3 +82,24 @@ def evaluation_text(document: dict[str, Any]) -> str:
     """Say how a classifier does on other photos."""
     lines = [accuracy_line("Accuracy", document, document["n"]), "", *class_table(document)]
     return "\n".join([*lines, *skipped_lines(document["skipped"], "the output of --json")])
+
+
+def explained_lines(photos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `headstart explain` prints: a photo, its maps with what they add up to, and where the pictures are."""
+    lines = []
+    for row in photos:
+        if "error" in row:
+            lines.append(f"{shown(row['path'])}: {row['error']}")
+            continue
+        best = row["predicted"]
+        lines.append(f"{shown(row['path'])}: {shown(best['class'])} {percent(best['probability'])}")
+        for one in row["maps"]:
+            said = [] if one["check"] is None else [_added_up(one["check"])]
+            said += [f"box {one['box'][:2]} to {one['box'][2:]}"] if one["box"] else []
+            lines.append(f"  {one['method']}, {shown(one['class'])}: {'; '.join([*said, *one['stamps']]) or 'drawn'}")
+        lines.append(f"  {row['folder']}/explanation.png")
+    return lines
+
+
+def _added_up(check: Mapping[str, Any]) -> str:
+    return f"{check['law']}: {check['sum']:.4g} of {check['target']:.4g}"

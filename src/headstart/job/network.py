@@ -16,6 +16,7 @@ from headstart.job.preparations import PREPARATIONS, Preparation
 from headstart.job.trained import Trained, callbacks_of, class_weights_of, write_trained
 from headstart.job.unfinished import Unfinished
 from headstart.readers import open_dataset
+from headstart.runs.places import new_run_path
 from headstart.training.loop import fit
 from headstart.training.probes import dead_shares
 from headstart.transfer.probes import Probe
@@ -37,7 +38,7 @@ def train_network(
     clock = Timings()
     with clock.step("scan"):
         dataset = open_dataset(data, follow_links=follow_links)
-        place = runs.new_run_path(out, dataset.name, overwrite=overwrite, resume=resume)
+        place = new_run_path(out, dataset.name, overwrite=overwrite, resume=resume)
         unfinished = Unfinished(place, resume=resume, overwrite=overwrite)
         if (run := unfinished.finished_run()) is not None:
             say(f"{shown(place)} is complete: nothing was left to resume")

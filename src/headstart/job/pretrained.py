@@ -31,6 +31,7 @@ from headstart.job.material import Material, Say, Timings, look
 from headstart.job.outlook import Outlook, look_ahead
 from headstart.job.writing import Finished, write
 from headstart.readers import open_dataset
+from headstart.runs.places import new_run_path
 
 NEARLY_ALL = 0.995  # of the held-out photos are right: what is left to gain cannot be measured
 
@@ -49,7 +50,7 @@ def train_head(
     clock, given = Timings(), config
     with clock.step("scan"):
         dataset = open_dataset(data, follow_links=follow_links)
-        place = runs.new_run_path(out, dataset.name, overwrite=overwrite)
+        place = new_run_path(out, dataset.name, overwrite=overwrite)
         say(f"{len(dataset.photos):,} photos in {len(dataset.classes)} classes; the run goes to {place}")
     with clock.step("start"):
         backbone = open_backbone(config.backbone, Path(config.weights) if config.weights else None, say=say)

@@ -16,7 +16,8 @@ from headstart.config import TrainConfig
 from headstart.errors import OutputError, RunError
 from headstart.files import shown, sweep_leftovers, write_atomic, write_failure
 from headstart.locks import FileLock
-from headstart.runs import TRAINING, Run, load_run
+from headstart.runs import Run, load_run
+from headstart.runs.places import TRAINING
 
 SETTINGS, CHECKPOINT, LOCK = "settings.json", "checkpoint", "lock"
 FREE = ("threads",)  # settings that a resumed training may have otherwise: they change no result but rounding

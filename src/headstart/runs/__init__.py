@@ -15,13 +15,12 @@ signature: who changes a file on purpose can write a manifest that fits.
 import functools
 import hashlib
 import html
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,25 +30,15 @@ from headstart.errors import OutputError, RunError
 from headstart.files import new_directory, shown
 from headstart.runs.cells import read_predictions_csv
 from headstart.runs.documents import history_text, json_bytes, metrics_bytes, portable, predictions_text
-from headstart.runs.guarded import JSON_LIMIT, MEGABYTE, METRICS_LIMIT, check_regular, parse_json, read_regular
+from headstart.runs.guarded import check_regular, parse_json, read_regular
 from headstart.runs.modelfile import check_model, pack, unpack
+from headstart.runs.places import FILES, MANIFEST, OPTIONAL, TRAINING, new_run_path
+
+if TYPE_CHECKING:
+    from headstart.explain import Explanation, Subject
 
 SCHEMA = 1  # of the run directory: raise it when a reader of the old one could misread the new one
-MANIFEST = "manifest.json"
-TRAINING = ".training"  # what the folder of a training that goes on has behind the name of its run
 MANIFEST_LIMIT = 64 * 1024  # bytes
-#: name -> largest size accepted, bytes
-FILES = {
-    "metrics.json": METRICS_LIMIT,
-    "plan.json": JSON_LIMIT,
-    "config.json": JSON_LIMIT,
-    "model.json": JSON_LIMIT,
-    "model.safetensors": 640 * MEGABYTE,  # VGG19, the largest net of the program, has 575 MB of weights
-    "predictions.csv": 256 * MEGABYTE,
-    "history.csv": 64 * MEGABYTE,
-    "report.html": 64 * MEGABYTE,
-}
-OPTIONAL = {"history.csv", "report.html"}
 Documents = dict[str, dict[str, Any]]  # file name -> JSON object
 #: schema -> function that turns the documents of a run of that schema into those of the next one
 MIGRATIONS: dict[int, Callable[[Documents], Documents]] = {}
@@ -129,6 +118,49 @@ class Run:
         )
         return {"run": self.path.as_posix(), **judged}
 
+    def explain(
+        self,
+        source: Source,
+        *,
+        method: str = "",
+        label: str | None = None,
+        layer: str | None = None,
+        seed: int = 0,
+        threads: int = 0,
+        **settings: Any,
+    ) -> "Explanation":
+        """Explain the answer for one photo: what in it speaks for a class.
+
+        Args:
+            source: a path, the bytes of an image file or uint8 pixels (height, width[, 3]).
+            method: a key of `headstart.explain.METHODS`; the class activation map, or Grad-CAM where there is none, if
+                not given.
+            label: the class to explain; the predicted one if not given.
+            layer: for the methods that take one.
+            seed: of everything that draws.
+            threads: processor threads; 0: all this process may use.
+            settings: of the method (`headstart.explain.METHODS[method].settings`).
+
+        Returns:
+            A frozen record: `raw` numbers, `check` (what they add up to), `stamps`, `box()`, `overlay()`, `save()`.
+
+        Raises:
+            UsageError: unknown method, class, layer or setting, or a method that does not fit the net.
+            ImageRejected: the photo cannot be read.
+        """
+        from headstart.explain import default_methods, explain  # predicting does not need what it imports
+
+        subject = self._subject(threads)
+        methods = (method or default_methods(subject)[0],)
+        labels = () if label is None else (label,)
+        return explain(subject, source, methods, labels, layer=layer, seed=seed, settings=settings)[0]
+
+    @functools.cache  # noqa: B019 - as long as the run, whose engines it keeps open
+    def _subject(self, threads: int) -> "Subject":
+        from headstart.explain import subject_of
+
+        return subject_of(self.classifier, shown(self.path), threads)
+
     def predictions(self) -> Iterator[dict[str, Any]]:
         """Yield every test photo: path, label, predicted, probability, and probabilities by class."""
         yield from read_predictions_csv(
@@ -146,42 +178,6 @@ class Run:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return f"<pre>{html.escape(repr(self))}</pre>"
-
-
-def new_run_path(out: str | Path | None, name: str, *, overwrite: bool = False, resume: bool = False) -> Path:
-    """Decide where a run goes, before any work is done.
-
-    Args:
-        out: where the user wants it; None: `runs/<name>-<n>` with the first n that is free.
-        name: of the data set.
-        overwrite: an existing `out` may be replaced.
-        resume: a training that was interrupted may go on; without `out` it is the latest of this data set.
-
-    Raises:
-        OutputError: `out` exists and may not be replaced.
-    """
-    if out is None:
-        stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name).strip("-.") or "run"
-        places = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
-        known = list(itertools.takewhile(lambda place: os.path.lexists(place) or is_training(place), places))
-        waiting = [place for place in known if is_training(place)]
-        return waiting[-1] if resume and waiting else Path("runs") / f"{stem}-{len(known) + 1}"
-    path = Path(out)
-    if os.path.lexists(path) and not overwrite and not (resume and is_training(path)):
-        raise OutputError(f"{shown(path)} exists already; give another name, or say that it may be overwritten")
-    if overwrite and os.path.lexists(path) and not _may_replace(path):
-        raise OutputError(f"{shown(path)} is no run of headstart, so it is not replaced; give another name")
-    return path
-
-
-def is_training(path: Path) -> bool:
-    """Whether the training of a run is under way, or was interrupted: its folder is beside the run's place."""
-    return path.with_name(path.name + TRAINING).is_dir()
-
-
-def _may_replace(path: Path) -> bool:
-    """Whether a directory holds nothing but files of a run: never replace a folder of something else."""
-    return path.is_dir() and not path.is_symlink() and {entry.name for entry in path.iterdir()} <= {*FILES, MANIFEST}
 
 
 def write_run(

@@ -1,0 +1,114 @@
+"""What a net computes inside: the maps of any layer, before and after its activation, from one forward pass.
+
+Layers are named as in `headstart summary`: a stage ("stage5", "conv1"), or a module ("stage5.0.depthwise.act"). Hooks
+are put on for one pass and taken off whatever happens; nothing of the net changes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.explain.subject import Subject, unknown_layer
+
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)  # ReLU6 is a Hardtanh; `headstart.explain.rectifiers` checks its floor
+ACTIVATIONS = (*RECTIFIERS, nn.Tanh, nn.Sigmoid)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One layer's values for a batch.
+
+    Args:
+        layer: the name that was asked for.
+        module: the module whose output it is.
+        after: the output, (batch, channels, height, width) or (batch, features).
+        before: what the layer's activation took, where the output is that of an activation; else the output itself.
+        activation: the class of that activation ("ReLU6"); None where the output is linear.
+    """
+
+    layer: str
+    module: str
+    after: Tensor
+    before: Tensor
+    activation: str | None
+
+
+def module_of(subject: Subject, layer: str) -> str:
+    """The module of the trunk whose output is the layer's. Raises UsageError: there is no such layer."""
+    trunk = subject.trunk
+    chain = getattr(trunk, "chain", {})
+    if layer in chain:
+        return str(chain[layer][-1])
+    if layer == "logits" and "logits" not in dict(trunk.named_modules()):
+        layer = "classifier"
+    if layer and layer in dict(trunk.named_modules()):
+        return layer
+    raise unknown_layer(subject, layer)
+
+
+def record(subject: Subject, x: Tensor, layers: Sequence[str]) -> tuple[Tensor, dict[str, Recorded]]:
+    """Run the net once and keep what the named layers computed.
+
+    Args:
+        subject: the net.
+        x: normalised pixels (batch, channels, size, size); gradients flow where it wants them.
+        layers: names of stages or modules.
+
+    Returns:
+        The logits (batch, classes), and what each layer computed.
+
+    Raises:
+        UsageError: no layer has this name, or it does not run.
+    """
+    wanted = {layer: module_of(subject, layer) for layer in layers}
+    with watching(subject.trunk, set(wanted.values())) as (seen, entered):
+        logits: Tensor = subject.net(x)
+    found = {}
+    for layer, module in wanted.items():
+        if module not in seen:
+            raise unknown_layer(subject, layer)
+        after = seen[module]
+        before, activation = entered.get(id(after), (after, None))
+        found[layer] = Recorded(layer, module, after, before, activation)
+    return logits, found
+
+
+@contextmanager
+def watching(trunk: nn.Module, modules: set[str]) -> Iterator[tuple[dict[str, Tensor], dict[int, tuple[Tensor, str]]]]:
+    """Hooks on the named modules and on every activation, until the end of the block.
+
+    Yields:
+        The outputs by module name; and for each activation's output, by its `id`, its input and its class. The net
+        must not work in place.
+    """
+    seen: dict[str, Tensor] = {}
+    entered: dict[int, tuple[Tensor, str]] = {}
+    outputs: list[Tensor] = []  # kept alive, so that no id is given twice
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: seen.__setitem__(name, output)
+
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        entered[id(output)] = (inputs[0], type(module).__name__)
+        outputs.append(output)
+
+    handles = []
+    try:
+        for name, module in trunk.named_modules():
+            if isinstance(module, ACTIVATIONS):
+                handles.append(module.register_forward_hook(enter))
+            if name in modules:
+                handles.append(module.register_forward_hook(keep(name)))
+        yield seen, entered
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def to_numpy(values: Tensor) -> Any:
+    """A detached copy as a numpy array."""
+    return values.detach().to(torch.float32).cpu().numpy().copy()
