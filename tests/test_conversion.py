@@ -17,6 +17,7 @@ from torch import nn
 from headstart.backbones import conversion
 from headstart.backbones.conversion import NormLayer, batch_norm_statistics, convert, openvino_core
 from headstart.errors import BackboneError, ShapeError
+from headstart.nets import build_net
 from headstart.preprocess import Preprocessing
 from headstart.weights import digest, tensors_of
 
@@ -151,6 +152,20 @@ class Unusual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.special.bessel_j0(x).mean((2, 3))
+
+
+def test_a_net_whose_means_are_its_logits_has_both_under_their_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build_net("nin:cifar", 3).eval()
+    preprocessing = Preprocessing(32, 1.0, (127.0,) * 3, (127.0,) * 3)
+    convert(net, preprocessing, net.cuts, tmp_path)
+    compiled = openvino_core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    found = compiled({"photo": picture})
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(preprocessing.normalise(picture))).numpy()
+    np.testing.assert_allclose(found["pooled"], wanted, atol=1e-5)
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
 
 
 def test_a_net_that_cannot_be_converted_is_refused_with_its_name(tmp_path: Path) -> None:

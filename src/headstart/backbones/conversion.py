@@ -288,8 +288,7 @@ def convert(
         reason = " ".join(str(error).split())[:300]
         raise BackboneError(f"{type(net).__name__} cannot be converted for the fast engine: {reason}") from error
     graph.inputs[0].get_tensor().set_names({PHOTO})
-    for output, name in zip(graph.outputs, expected, strict=True):
-        output.get_tensor().set_names({name})
+    _name_outputs(graph, list(expected))
     _compare_with_torch(graph, picture, expected)
     _save(graph, into)
     return {name: value.shape[1:] for name, value in expected.items()}, exported.norms
@@ -310,6 +309,17 @@ def _trace(exported: Any, picture: UInt8[np.ndarray, "1 size size channels"]) ->
         graph = ov.convert_model(traced)
         graph.reshape(list(picture.shape))
     return graph, dict(zip(exported.names, expected, strict=True))
+
+
+def _name_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Name the outputs. Two may be the same tensor (where the means are the logits): it gets both names."""
+    made: dict[tuple[str, int], set[str]] = {}
+    sources = [output.get_node().input(0).get_source_output() for output in graph.outputs]
+    places = [(source.get_node().get_name(), source.get_index()) for source in sources]
+    for place, name in zip(places, names, strict=True):
+        made.setdefault(place, set()).add(name)
+    for output, place in zip(graph.outputs, places, strict=True):
+        output.get_tensor().set_names(made[place])
 
 
 def _save(graph: Any, into: Path) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Subject",
     "default_methods",
     "explain",
+    "first_method",
     "subject_of",
 ]
 
@@ -131,11 +132,20 @@ _TABLE = (
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
-def default_methods(subject: Subject) -> tuple[str, ...]:
-    """What is shown where nobody says: the exact map where there is one, and two pictures of the pixels."""
+def first_method(subject: Subject) -> str:
+    """The one map that says most: the exact one where there is one, else Grad-CAM; occlusion of a "knn" head."""
     if subject.classifier is not None and subject.classifier.head.kind == "knn":
-        return ("occlusion",)
-    return ("cam" if reads_a_map(subject) else "gradcam", "gradient", "guided")
+        return "occlusion"
+    return "cam" if reads_a_map(subject) else "gradcam"
+
+
+def default_methods(subject: Subject) -> tuple[str, ...]:
+    """What is shown where nobody says: `first_method`, and one or two pictures of the pixels."""
+    first = first_method(subject)
+    if first == "occlusion":
+        return (first,)
+    rectifiers = import_module("headstart.explain.rectifiers")  # imports torch
+    return (first, "gradient", "guided") if rectifiers.follows_rules(subject.net) else (first, "gradient")
 
 
 def explain(

@@ -50,7 +50,7 @@ class Weighted:
     @property
     def raw(self) -> Float[Tensor, "rows columns"]:
         """`sum_k a_k A_k`, not rectified: logits."""
-        return torch.tensordot(self.slopes.mean(dim=(1, 2)), self.maps, dims=1)
+        return (self.slopes.mean(dim=(1, 2), keepdim=True) * self.maps).sum(dim=0)
 
     @property
     def check(self) -> Check:
@@ -82,7 +82,7 @@ def grad_cam(asked: Asked) -> Found:
     seen = weighted(asked.subject, taken(asked.subject, asked.photo.pixels), asked.target, layer)
     refuse_not_finite(asked, "the gradient", seen.maps, seen.slopes)
     asked.step(1, 1, "gradcam")
-    stamps = () if seen.exact else ("approximation",)
+    stamps: tuple[str, ...] = () if seen.exact else ("approximation",)
     if not bool((seen.raw > 0).any()):
         stamps += ("no evidence for this class",)
     parameters = {"bias": seen.without} if seen.exact else {}
@@ -130,13 +130,13 @@ def weighted(subject: Subject, x: Float[Tensor, "1 channels height width"], targ
             f"{shown(layer)} of {shown(subject.name)} gives {maps.shape[1]} numbers and no map: Grad-CAM needs a layer "
             f"with rows and columns, such as {default_layer(subject)}"
         )
-    (slopes,) = torch.autograd.grad(logit, maps, allow_unused=True)
-    with torch.no_grad(), _cut_at(module, erase=True):
-        without = subject.net(x.detach())[0, target]
-    if slopes is None:
+    if not logit.requires_grad:
         raise UsageError(
             f"the logits of {shown(subject.name)} do not depend on {shown(layer)}: choose a layer on their way"
         )
+    (slopes,) = torch.autograd.grad(logit, maps)
+    with torch.no_grad(), _cut_at(module, erase=True):
+        without = subject.net(x.detach())[0, target]
     return Weighted(maps[0].detach(), slopes[0], float(logit.detach()), float(without))
 
 
@@ -146,13 +146,16 @@ def default_layer(subject: Subject) -> str:
     Raises:
         UsageError: the net has no map with more than one place.
     """
-    rows = list(subject.summary.layers)
+    rows, modules = list(subject.summary.layers), dict(subject.trunk.named_modules())
     top = "pooled" if subject.classifier is None else subject.classifier.cut.removesuffix("_map")
     end = next((place for place, row in enumerate(rows) if top in (*row.stages, row.name)), len(rows) - 1)
     for row in reversed(rows[: end + 1]):
         pooled = "Pool" in row.type or row.type in NOT_MAPS
         if len(row.output_shape) == 3 and row.output_shape[0] * row.output_shape[1] > 1 and not pooled:
-            return row.stages[0] if row.stages else row.name
+            # a sum or a concatenation has the name of the part that makes it, and its own behind a dot
+            name = row.stages[0] if row.stages else row.name if row.name in modules else row.name.rpartition(".")[0]
+            if name:
+                return name
     raise UsageError(f"{shown(subject.name)} has no map with rows and columns; use --method gradient or occlusion")
 
 

@@ -81,7 +81,9 @@ def integrated_gradients(asked: Asked) -> Found:
     found = integrate(evaluate, (x - base)[0], most, step=asked.step)
     raw = found.mean * (x - base)[0]
     check = Check(float(raw.to(torch.float64).sum()), found.end - found.start, LAW, CLOSE)
-    stamps = () if check.holds else (f"not converged: {100 * check.residual:.{0 if check.residual > 0.1 else 1}f} %",)
+    stamps: tuple[str, ...] = ()
+    if not check.holds:
+        stamps = (f"not converged: {100 * check.residual:.1f} %",)
     stamps += () if bool(raw.any()) else (EMPTY,)
     parameters = {"baseline": kind, "gradients": len(found.places), "rough": found.rough}
     return Found(to_numpy(raw), "", check, stamps, parameters)

@@ -23,8 +23,8 @@ CHUNK = 32  # covered photos a time: between two lines of progress, and in memor
 def occlusion(asked: Asked) -> Found:
     """Cover the photo window by window.
 
-    Settings: `window` and `stride`, pixels of the net's input (1/7 and 1/14 of its side if 0 or not given); `fill`, what stands
-    in the window: "grey" (the mean of the preprocessing, 0 after normalisation), "black" or "white".
+    Settings: `window` and `stride`, pixels of the net's input (1/7 and 1/14 of its side if 0 or not given); `fill`,
+    what stands in the window: "grey" (the mean of the preprocessing, 0 after normalisation), "black" or "white".
 
     Returns:
         (size, size): logit of the photo minus logit of the covered one, the mean over the windows at a pixel.

@@ -90,6 +90,15 @@ def _refuse_others(net: nn.Module) -> None:
             )
 
 
+def follows_rules(net: nn.Module) -> bool:
+    """Whether guided backpropagation has a meaning: the net has rectifiers, and no other activation."""
+    try:
+        _refuse_others(net)
+    except UsageError:
+        return False
+    return any(_is_rectifier(module) for module in net.modules())
+
+
 class _Ruled:
     """What takes the place of a rectifier's `forward`."""
 

@@ -148,10 +148,10 @@ class Run:
             UsageError: unknown method, class, layer or setting, or a method that does not fit the net.
             ImageRejected: the photo cannot be read.
         """
-        from headstart.explain import default_methods, explain  # predicting does not need what it imports
+        from headstart.explain import explain, first_method  # predicting does not need what it imports
 
         subject = self._subject(threads)
-        methods = (method or default_methods(subject)[0],)
+        methods = (method or first_method(subject),)
         labels = () if label is None else (label,)
         return explain(subject, source, methods, labels, layer=layer, seed=seed, settings=settings)[0]
 
