@@ -11,13 +11,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCE = REPOSITORY / "src" / "headstart"
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "joblib", "cv2"}
-LAZY = {"torch", "sklearn", "scipy", "openvino", "pyarrow"}  # seconds of import: only inside functions
+LAZY = {"torch", "sklearn", "scipy", "openvino", "pyarrow", "onnx", "onnxruntime"}  # seconds of import: only inside functions
 #: rooms and files that cannot do without; whoever else needs one of them imports it inside a function
 MAY_IMPORT_TORCH = (
     *("nets/", "layers/", "training/", "transfer/tail.py", "transfer/activations.py"),
     *(f"explain/{name}.py" for name in ("recording", "rectifiers", "gradients")),
     *(f"explain/{name}.py" for name in ("grad_cam", "integrated", "projection")),
-    *(f"look/{name}.py" for name in ("canvas", "reaching", "randomise", "maximise", "dream", "adversarial")),
+    *(f"look/{name}.py" for name in ("canvas", "randomise", "maximise", "dream", "adversarial")),
     *("job/network.py", "job/preparations.py", "job/trained.py", "job/trial.py", "job/joining.py", "job/net_input.py"),
 )
 

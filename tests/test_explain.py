@@ -50,7 +50,9 @@ QUICK = {"occlusion": {"window": 112, "stride": 112}, "ig": {"gradients": 24}, "
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_keeps_its_contract(name: str, subject: Subject, photo_folder: Path) -> None:
     path = photo_folder / "disks" / "03.png"
+    drawn = torch.get_rng_state()
     before = state_of(subject)
+    assert torch.equal(torch.get_rng_state(), drawn)  # making the net has drawn nothing either
     first, other = explain(subject, path, (name,), ("bars", "disks"), settings=QUICK.get(name, {}))
     (again,) = explain(subject, path, (name,), ("bars",), settings=QUICK.get(name, {}))
     assert state_of(subject) == before

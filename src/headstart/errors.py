@@ -9,6 +9,7 @@ HeadstartError
 ├── WeightsError        a weights file does not belong to the net
 ├── BackboneError       a backbone is unknown, not installed or cannot be converted
 ├── StoreError          the feature store cannot be opened or written
+├── ExportError         a run cannot be exported, or what was exported computes something else
 ├── OutputError         a file cannot be written (disk full, read-only, exists already)
 └── RunError            a run directory is missing, damaged or of another version
 """
@@ -65,6 +66,10 @@ class BackboneError(HeadstartError):
 
 class StoreError(HeadstartError):
     """The feature store cannot be opened or written."""
+
+
+class ExportError(HeadstartError):
+    """A run cannot be exported, or what was exported computes something else."""
 
 
 class OutputError(HeadstartError):

@@ -8,27 +8,28 @@ from typing import Any
 import click
 
 from headstart import __version__
+from headstart.cli.atlas import ATLAS
 from headstart.cli.augmentation import augment
 from headstart.cli.lessons import LESSONS
 from headstart.cli.looking import LOOKING
-from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, USAGE, Duration, Global, global_options, network_options
+from headstart.cli.options import (
+    DONE,
+    FAULT,
+    SOME_SKIPPED,
+    USAGE,
+    Commands,
+    Duration,
+    Global,
+    global_options,
+    network_options,
+)
 from headstart.cli.practice import PRACTICE
+from headstart.cli.shipping import SHIPPING
 from headstart.errors import HeadstartError
 
 DATA = click.argument("data")
 FOLLOW = click.option("--follow-links", is_flag=True, help="Also read what symbolic links inside DATA point to.")
-SENTENCE = 200  # letters, more than any command's first sentence has
 RUN = click.argument("run", type=click.Path(path_type=Path))
-
-
-class Commands(click.Group):
-    """A group whose list of commands shows whole sentences; click alone cuts them off."""
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line or two a command."""
-        with formatter.section("Commands"):
-            names = self.list_commands(ctx)
-            formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=SENTENCE)) for name in names])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -307,7 +308,7 @@ def doctor(given: Global) -> int:
     return DONE if result.sound else FAULT
 
 
-for other in (augment, *LOOKING, *PRACTICE, *LESSONS):
+for other in (augment, *LOOKING, *ATLAS, *PRACTICE, *LESSONS, *SHIPPING):
     cli.add_command(other)
 
 

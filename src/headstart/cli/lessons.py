@@ -134,7 +134,7 @@ def filter_photo(given: Global, image: Path | None, demo: str | None, out: Path 
         colour=how["colour"],
         pool=how["window"],
         pool_kind=how["pool_kind"],
-        at=None if how["place"] is None else _place(how["place"]),
+        at=None if how["place"] is None else place_of(how["place"]),
     )
     if out is not None:
         given.say(f"written to {result.save(out, overwrite=how['overwrite']).as_posix()}")
@@ -142,7 +142,8 @@ def filter_photo(given: Global, image: Path | None, demo: str | None, out: Path 
     return DONE
 
 
-def _place(text: str) -> tuple[int, int]:
+def place_of(text: str) -> tuple[int, int]:
+    """Read ROW,COL."""
     row, column = numbers(text.replace(",", "x"), "--at", (2,))
     return row, column
 

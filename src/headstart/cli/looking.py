@@ -1,4 +1,4 @@
-"""The commands that look inside a net: explain, look, trust."""
+"""What a net says of photos, and how far to believe it: explain, trust."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,9 @@ from typing import Any
 import click
 
 from headstart.cli.options import DONE, FAULT, SOME_SKIPPED, Global, global_options
+from headstart.cli.showing import NET, OUT, WEIGHTS, opened, told, words
 
 EXPLAINED = Path("explained")
-
-
-def words(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    """What was given several times, or once with commas."""
-    return tuple(word.strip() for entry in given for word in entry.split(",") if word.strip())
 
 
 @click.command()
@@ -112,4 +108,37 @@ def predicted(subject: Any, photo: Any) -> str:
     return label
 
 
-LOOKING: tuple[click.Command, ...] = (explain,)
+@click.command()
+@NET
+@click.argument("data", nargs=-1, required=True)
+@click.option(
+    "--method", "methods", multiple=True, callback=words, help="As of headstart explain; several with commas."
+)
+@click.option("--photos", type=click.IntRange(1), help="How many to use.")
+@OUT
+@WEIGHTS
+@global_options
+def trust(
+    given: Global,
+    net: str,
+    data: tuple[str, ...],
+    methods: tuple[str, ...],
+    photos: int | None,
+    out: Path | None,
+    weights: Path | None,
+) -> int:
+    """Measure how far explanations of this net can be trusted: one table, each number beside what chance would give.
+
+    Example: headstart trust runs/photos-1 photos/
+    """
+    from headstart.look.trust import PHOTOS
+    from headstart.look.trust import trust as judge
+
+    subject = opened(given, net, weights)
+    sources: Any = data[0] if len(data) == 1 else list(data)
+    most, seed = photos or PHOTOS, given.seed or 0
+    told(given, subject, out, "trust", lambda line: judge(subject, sources, methods, photos=most, seed=seed, step=line))
+    return DONE
+
+
+LOOKING: tuple[click.Command, ...] = (explain, trust)

@@ -8,6 +8,17 @@ from typing import Any
 import click
 
 DONE, FAULT, USAGE, SOME_SKIPPED = 0, 1, 2, 3
+SENTENCE = 200  # letters, more than any command's first sentence has
+
+
+class Commands(click.Group):
+    """A group whose list of commands shows whole sentences; click alone cuts them off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line or two a command."""
+        with formatter.section("Commands"):
+            names = self.list_commands(ctx)
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=SENTENCE)) for name in names])
 
 
 class Global:

@@ -13,16 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.explain.recording import Recorded, module_of, watching
+from headstart.explain.recording import module_of, reach
 from headstart.explain.rectifiers import Rule, rule
 from headstart.explain.subject import Subject, unknown_layer
 from headstart.files import shown
 
 Place = tuple[int, int]  # row, column of a map
-
-
-class _Reached(Exception):
-    """The layer has run; nothing above it is wanted."""
 
 
 def project_units(
@@ -83,32 +79,6 @@ def max_pools_below(subject: Subject, layer: str) -> tuple[str, ...]:
             if "MaxPool" in row.type or "max_pool" in row.type:
                 found.append(row.name)
     return tuple(reversed(found))
-
-
-def reach(subject: Subject, x: Float[Tensor, "batch channels height width"], layer: str) -> Recorded:
-    """What a layer computes, before and after its activation; the layers above it do not run.
-
-    Raises:
-        UsageError: there is no such layer, or it does not run.
-    """
-    module = module_of(subject, layer)
-
-    def stop(*_: Any) -> None:
-        raise _Reached
-
-    with watching(subject.trunk, {module}) as (seen, entered):
-        handle = subject.trunk.get_submodule(module).register_forward_hook(stop)
-        try:
-            subject.net(x)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
-    if module not in seen:
-        raise unknown_layer(subject, layer)
-    after = seen[module]
-    before, activation = entered.get(id(after), (after, None))
-    return Recorded(layer, module, after, before, activation)
 
 
 def _index(layer: str, values: Tensor, units: Sequence[int], places: Sequence[Place] | None) -> tuple[Any, ...]:

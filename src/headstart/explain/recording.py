@@ -4,12 +4,13 @@ Layers are named as in `headstart summary`: a stage ("stage5", "conv1"), or a mo
 are put on for one pass and taken off whatever happens; nothing of the net changes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from headstart.explain.subject import Subject, unknown_layer
@@ -75,6 +76,47 @@ def record(subject: Subject, x: Tensor, layers: Sequence[str]) -> tuple[Tensor, 
         before, activation = entered.get(id(after), (after, None))
         found[layer] = Recorded(layer, module, after, before, activation)
     return logits, found
+
+
+class _Reached(Exception):
+    """The layer has run; nothing above it is wanted."""
+
+
+def reach(
+    subject: Subject,
+    x: Float[Tensor, "batch *shape"],
+    layer: str,
+    start: Callable[[Tensor], Any] | None = None,
+) -> Recorded:
+    """What a layer computes, before and after its activation; the layers above it do not run.
+
+    Args:
+        subject: the net.
+        x: normalised pixels, of any size that the layers below take; gradients flow where it wants them.
+        layer: a stage or module, by the names of `headstart summary`.
+        start: what takes `x`; the trunk if not given. Another one may begin at a stage's output.
+
+    Raises:
+        UsageError: there is no such layer, or it does not run.
+    """
+    trunk, module = subject.trunk, module_of(subject, layer)
+
+    def stop(*_: Any) -> None:
+        raise _Reached
+
+    with watching(trunk, {module}) as (seen, entered):
+        handle = trunk.get_submodule(module).register_forward_hook(stop)
+        try:
+            (trunk if start is None else start)(x)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+    if module not in seen:
+        raise unknown_layer(subject, layer)
+    after = seen[module]
+    before, activation = entered.get(id(after), (after, None))
+    return Recorded(layer, module, after, before, activation)
 
 
 @contextmanager

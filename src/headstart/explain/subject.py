@@ -76,7 +76,10 @@ class Subject:
     @functools.cached_property
     def net(self) -> "torch.nn.Module":
         """The torch net, in eval mode, no parameter of it wanting a gradient."""
-        return self.build().eval().requires_grad_(False)
+        import torch
+
+        with torch.random.fork_rng(devices=[]):  # making layers draws random weights, which are then replaced
+            return self.build().eval().requires_grad_(False)
 
     @property
     def trunk(self) -> Any:
