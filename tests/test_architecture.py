@@ -11,7 +11,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCE = REPOSITORY / "src" / "headstart"
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "joblib", "cv2"}
-LAZY = {"torch", "sklearn", "scipy", "openvino", "pyarrow", "onnx", "onnxruntime"}  # seconds of import: only inside functions
+LAZY = {
+    "torch",
+    "sklearn",
+    "scipy",
+    "openvino",
+    "pyarrow",
+    "onnx",
+    "onnxruntime",
+}  # seconds of import: only inside functions
 #: rooms and files that cannot do without; whoever else needs one of them imports it inside a function
 MAY_IMPORT_TORCH = (
     *("nets/", "layers/", "training/", "transfer/tail.py", "transfer/activations.py"),
