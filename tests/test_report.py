@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.report import facts, make_thumbnail, render_report, shade_matrix
+from headstart.report import Maps, facts, make_thumbnail, render_report, shade_matrix
 from make_run import CLASSES, CONFIG, PLAN, small_metrics, small_rows
 
 XSS = [
@@ -158,14 +158,21 @@ def test_hostile_names_of_classes_and_files_are_text_everywhere() -> None:
         "leaks": [{"test": name, "train": name, "kind": name} for name in XSS],
         "label_conflicts": [{"paths": XSS, "labels": XSS}],
     }
+    drawn: dict[str, Any] = {
+        "small": lambda _: b"x",
+        "maps": lambda worst: Maps({row["path"]: b"x" for row in worst}, XSS[0]),
+        "layers": {"net": XSS[0], "input": [XSS[1]], "rows": [], "parameters": 0, "macs": 0, "head": XSS[2]}
+        | {"features": 0, "head_parameters": 0},
+    }
     html = render(
         metrics,
         predictions=rows,
         scan=scan,
         plan={"why": XSS, "evidence": {XSS[0]: [{XSS[1]: XSS[2]}], XSS[3]: XSS[4]}},
         config={name: name for name in XSS},
+        **drawn,
     )
-    clean = render(small_metrics(small_rows()))
+    clean = render(small_metrics(small_rows()), **drawn)
     assert {tag for tag, _ in Page(html).tags} <= {tag for tag, _ in Page(clean).tags} | {
         "ul",
         "li",

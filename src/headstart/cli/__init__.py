@@ -10,6 +10,7 @@ import click
 from headstart import __version__
 from headstart.cli.atlas import ATLAS
 from headstart.cli.augmentation import augment
+from headstart.cli.browsing import BROWSING
 from headstart.cli.lessons import LESSONS
 from headstart.cli.looking import LOOKING
 from headstart.cli.options import (
@@ -24,6 +25,7 @@ from headstart.cli.options import (
     network_options,
 )
 from headstart.cli.practice import PRACTICE
+from headstart.cli.serving import SERVING
 from headstart.cli.shipping import SHIPPING
 from headstart.errors import HeadstartError
 
@@ -308,7 +310,7 @@ def doctor(given: Global) -> int:
     return DONE if result.sound else FAULT
 
 
-for other in (augment, *LOOKING, *ATLAS, *PRACTICE, *LESSONS, *SHIPPING):
+for other in (augment, *LOOKING, *ATLAS, *PRACTICE, *LESSONS, *SHIPPING, *SERVING, *BROWSING):
     cli.add_command(other)
 
 

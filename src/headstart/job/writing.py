@@ -1,6 +1,6 @@
 """From what was measured to a run directory: the documents, the report, and the write itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from jaxtyping import Float64
 from headstart import runs
 from headstart.classifier import Classifier
 from headstart.config import TrainConfig
+from headstart.dataset import Dataset
+from headstart.errors import DataError
 from headstart.job import evidence
 from headstart.job.material import Material, Timings, read_thumbnails
-from headstart.report import render_report
+from headstart.report import SMALL_SIDE, answer_maps, make_thumbnail, render_report
+from headstart.report.layer_table import layer_table
+from headstart.report.maps import Fetch
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,7 @@ def write(
         "provenance": evidence.provenance(config, finished.classifier.backbone) | dict(finished.provenance),
         "features": dict(finished.features),
     }
+    fetch = _fetch(dataset)
     with clock.step("write"):
         rows = evidence.prediction_rows(dataset, material.split, finished.test_probabilities, dataset.labels())
         document["timings"] = clock.to_json()
@@ -79,9 +84,12 @@ def write(
             config.to_dict(),
             predictions=rows,
             thumbnail=read_thumbnails(dataset),
+            small=_small(fetch),
+            maps=lambda worst: answer_maps(finished.classifier, worst, fetch),
             scan=material.report.to_json(),
             history=finished.history,
             picture=finished.picture,
+            layers=layer_table(finished.classifier),
         )
         return runs.write_run(
             place,
@@ -94,3 +102,21 @@ def write(
             report=page,
             overwrite=overwrite,
         )
+
+
+def _fetch(dataset: Dataset) -> Fetch:
+    """From a photo's path to its bytes or pixels."""
+    photos = {photo.path: photo for photo in dataset.photos}
+    return lambda path: dataset.fetch(photos[path])
+
+
+def _small(fetch: Fetch) -> Callable[[str], bytes | None]:
+    """From a photo's path to a picture of it for the page of its cell; None where it can no longer be read."""
+
+    def draw(path: str) -> bytes | None:
+        try:
+            return make_thumbnail(fetch(path), SMALL_SIDE)
+        except DataError:
+            return None
+
+    return draw

@@ -1,53 +1,33 @@
 """One self-contained page that says how good a model is, how sure that is, what is wrong and what to do next.
 
-The page holds no script and makes no request: its style and thumbnails are inside it, and its content security policy
-allows nothing else. Everything that comes from the data (class names, file names) is escaped when it is printed.
+The page holds no script and makes no request: its style and pictures are inside it, and its content security policy
+allows nothing else. Everything that comes from the data (class names, file names) is escaped when it is printed. A cell
+of the confusion matrix is a link to its photos: a part of the page that is hidden until its address is opened.
 """
 
-import base64
-import functools
-import hashlib
-import io
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from concurrent.futures import Future, ThreadPoolExecutor
+from html import unescape
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
-
-from headstart.errors import ImageRejected
+from headstart.backbones.engines import available_threads
 from headstart.files import shown
-from headstart.images import decode
 from headstart.report import facts
-from headstart.report.curves import training_curves
+from headstart.report.cells import PICTURES, Cell, cells_of, pages_of
+from headstart.report.curves import learning_chart, measured_rows, training_curves
+from headstart.report.maps import Maps, answer_maps
+from headstart.report.pictures import SMALL_SIDE, as_text, make_thumbnail, matrix_picture, shade_matrix
+from headstart.report.printing import asset, safe, style_hash, template
 from headstart.report.problems import data_problems
 from headstart.runs.documents import portable
 
-THUMBNAIL_SIDE = 208  # pixels of the longer side; the page shows them about 168 wide
-THUMBNAIL_QUALITY = 72
-GOOD, BAD = np.array([0, 114, 178]), np.array([213, 94, 0])  # blue and vermilion of Okabe & Ito's colour-blind-safe set
+__all__ = ["SMALL_SIDE", "Maps", "answer_maps", "make_thumbnail", "render_report", "shade_matrix"]
 
-
-def make_thumbnail(source: bytes | np.ndarray) -> bytes | None:
-    """A small JPEG of a photo, made anew from its pixels, so that no metadata of the original is left in it.
-
-    Args:
-        source: the bytes of an image file, or uint8 pixels (height, width) or (height, width, 3).
-
-    Returns:
-        The bytes of a JPEG of at most `THUMBNAIL_SIDE` pixels a side, or None if the photo cannot be decoded.
-    """
-    try:
-        picture = decode(source, target=THUMBNAIL_SIDE)
-    except ImageRejected:
-        return None
-    image = Image.fromarray(picture.pixels)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
-    return out.getvalue()
+Draw = Callable[[str], bytes | None]  # from a photo's path to the bytes of a JPEG without metadata
+WEIGHT = 3_500_000  # characters of all pictures of cells: photos of mere noise would make the page too large
+ELSEWHERE = {"size", "similarity", "remedies", "state", "forecast", "candidates", "probes"}  # told with a picture
 
 
 def render_report(
@@ -56,10 +36,13 @@ def render_report(
     config: Mapping[str, Any],
     *,
     predictions: Sequence[facts.Row],
-    thumbnail: Callable[[str], bytes | None],
+    thumbnail: Draw,
+    small: Draw | None = None,
+    maps: Callable[[Sequence[facts.Row]], Maps] | None = None,
     scan: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, float | int]] = (),
     picture: str = "",
+    layers: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the report of a run as one HTML page.
 
@@ -68,11 +51,14 @@ def render_report(
         plan: what `plan.json` holds.
         config: what `config.json` holds.
         predictions: every test photo: path, label, predicted, probability.
-        thumbnail: from a photo's path to the bytes of a JPEG without metadata (`make_thumbnail`), or None. Called for
-            the worst mistakes only, at most 24 times.
+        thumbnail: draws a photo (`make_thumbnail`). Called for the worst mistakes only, at most 24 times.
+        small: draws a photo with sides of `SMALL_SIDE`, from several threads; at most `cells.PICTURES` times. None: the
+            photos of a cell are listed by name.
+        maps: shows where the evidence for wrong answers lies (`answer_maps`); None: not shown.
         scan: what `headstart scan --json` prints, for the problems of the data.
         history: a row an epoch, as in history.csv; none where no network was trained.
         picture: of the four cases, SVG; none where the case was not measured.
+        layers: the table of the network (`headstart.report.layer_table`).
 
     Returns:
         HTML, complete in itself.
@@ -82,34 +68,47 @@ def render_report(
     head = facts.headline(metrics)
     calibration = facts.calibration(predictions)
     drawn = len(classes) <= facts.MATRIX_CLASSES and test.get("confusion") is not None
-    style, run = _asset("report.css"), metrics.get("run", "RUN")
-    page: str = _template().render(
+    style, run, evidence = asset("report.css"), metrics.get("run", "RUN"), plan.get("evidence", {})
+    worst = facts.worst_mistakes(predictions)
+    cells = cells_of(predictions, classes, PICTURES if small else 0)
+    mistakes, mapped, pictures = _draw_all(worst, cells, thumbnail, small, maps)
+    page: str = template().render(
         title=metrics["data"].get("name") or run,
-        style=_safe(style),
-        style_hash=_safe(_style_hash(style)),
+        style=safe(style),
+        style_hash=safe(style_hash(style)),
         head=head,
+        verdict=facts.verdict(metrics, head),
         test=test,
         classes=classes,
         data=metrics["data"],
         timings=metrics.get("timings", {}),
         diagnosis=metrics.get("diagnosis", []),
         matrix=facts.matrix(test, classes) if drawn else None,
-        matrix_picture=None if drawn else _matrix_picture(test.get("confusion")),
+        matrix_picture=None if drawn else matrix_picture(test.get("confusion")),
+        cells=[(cell, pages_of(cell, pictures)) for cell in cells],
+        mixed_up=_mixed_up(cells),
         pairs=facts.confused_pairs(test, classes),
         class_rows=facts.class_rows(test),
+        places={name: place for place, name in enumerate(classes)},
         calibration=calibration,
         calibration_words=facts.calibration_words(calibration["said"], head["low"], head["high"]),
         curve=_curve(calibration["points"]),
         training=training_curves(history),
+        learning=learning_chart(evidence.get("forecast")),
         coverage=facts.coverage(predictions),
-        mistakes=[_mistake(row, thumbnail) for row in facts.worst_mistakes(predictions)],
+        mistakes=mistakes,
+        maps=mapped,
         problems=data_problems(metrics["data"], scan or {}),
         warnings=(scan or {}).get("warnings") or metrics["data"].get("warnings", []),
         per_class_photos=_photos_of_classes((scan or {}).get("classes", {})),
         plan=plan,
-        evidence=_evidence(plan.get("evidence", {})),
-        remedies=plan.get("evidence", {}).get("remedies", []),
-        picture=base64.b64encode(picture.encode()).decode(),
+        candidates=measured_rows(evidence.get("candidates") or [], ("strategy", "cut")),
+        probes=measured_rows(evidence.get("probes") or [], ("cut", "length")),
+        evidence=_evidence(evidence),
+        remedies=evidence.get("remedies", []),
+        picture=as_text(picture.encode()),
+        picture_words=_description(picture),
+        layers=layers,
         time_steps=facts.steps_of_time(metrics.get("timings", {})),
         features=metrics.get("features"),
         provenance=_provenance(metrics),
@@ -120,69 +119,51 @@ def render_report(
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _asset(name: str) -> str:
-    text: str = resources.files("headstart.report").joinpath(name).read_text(encoding="utf-8")
-    return text
+def _draw_all(
+    worst: Sequence[facts.Row],
+    cells: Sequence[Cell],
+    thumbnail: Draw,
+    small: Draw | None,
+    maps: Callable[[Sequence[facts.Row]], Maps] | None,
+) -> tuple[list[dict[str, Any]], Maps, dict[str, str | None]]:
+    """All pictures of the page, drawn side by side: mistakes, the evidence for them, and the photos of the cells."""
+    paths = [row["path"] for cell in cells for row in cell.rows[: cell.pictured]]
+    pool = ThreadPoolExecutor(max(2, available_threads()), thread_name_prefix="report")
+    try:
+        found: Future[Maps] | None = None if maps is None else pool.submit(maps, worst)
+        drawn = [] if small is None else [pool.submit(small, path) for path in paths]
+        shown_large = [as_text(thumbnail(row["path"])) for row in worst]
+        pictures = _within(paths, [as_text(one.result()) for one in drawn])
+        template()  # made ready while the engine that draws the maps starts
+        mapped = Maps() if found is None else found.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    mistakes = [
+        {**row, "picture": large, "map": as_text(mapped.pictures.get(row["path"]))}
+        for row, large in zip(worst, shown_large, strict=True)
+    ]
+    return mistakes, mapped, pictures
 
 
-def _style_hash(style: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+def _within(paths: Sequence[str], drawn: Sequence[str | None]) -> dict[str, str | None]:
+    """The pictures by their paths; those beyond what a page should weigh are left out."""
+    kept, weight = {}, 0
+    for path, picture in zip(paths, drawn, strict=True):
+        weight += len(picture or "")
+        kept[path] = picture if weight <= WEIGHT else None
+    return kept
 
 
-def _safe(text: str) -> Any:
-    """Mark our own text as HTML, so that it is not escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 - never text from the data
-
-
-@functools.cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printed
-    )
-    environment.filters |= {"percent": _percent, "percent_figure": _percent_figure, "count": _count}
-    environment.filters |= {"seconds": _seconds, "figure": _figure}
-    return environment.from_string(_asset("report.html"))
+def _mixed_up(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of wrong answers, the fullest first."""
+    wrong = [cell for cell in cells if not cell.right]
+    return sorted(wrong, key=lambda cell: (-len(cell.rows), cell.row, cell.column))
 
 
-def _printed(value: object) -> object:
-    """What every printed expression passes: text of the data shows its control characters instead of sending them."""
-    if hasattr(value, "__html__"):
-        return value
-    return "\n".join(map(shown, value.split("\n"))) if isinstance(value, str) else value
-
-
-def _percent(share: float | None) -> Any:
-    return "-" if share is None else _safe(f'<span class="num">{_percent_figure(share)}&nbsp;%</span>')
-
-
-def _percent_figure(share: float) -> str:
-    """One decimal, but never 100.0 when something is missing, nor 0.0 when something is there.
-
-    >>> _percent_figure(0.99999), _percent_figure(1.0), _percent_figure(0.9477)
-    ('>99.9', '100', '94.8')
-    """
-    if share in (0.0, 1.0):
-        return f"{100 * share:.0f}"
-    text = f"{100 * share:.1f}"
-    return {"100.0": ">99.9", "0.0": "<0.1"}.get(text, text)
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _seconds(seconds: float) -> Any:
-    if seconds >= 120:
-        return _safe(f"{seconds / 60:.1f}&nbsp;min")
-    return _safe(f"{seconds:.1f}&nbsp;s" if seconds >= 1 else f"{1000 * seconds:.0f}&nbsp;ms")
-
-
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _description(picture: str) -> str:
+    """What a drawing says of itself, for those who do not see it."""
+    told = re.search(r"<desc>(.*?)</desc>", picture, re.DOTALL)
+    return unescape(told[1]) if told else "The four cases of transfer learning, with these photos placed among them."
 
 
 def _curve(points: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
@@ -199,43 +180,6 @@ def _curve(points: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix_picture(confusion: Sequence[Sequence[int]] | None) -> str | None:
-    """Draw a large confusion matrix, one pixel a cell: base64 of a PNG."""
-    if confusion is None:
-        return None
-    counts = np.asarray(confusion, dtype=np.float64)
-    image = Image.fromarray(shade_matrix(counts))
-    out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
-    return base64.b64encode(out.getvalue()).decode()
-
-
-def shade_matrix(counts: np.ndarray) -> UInt8[np.ndarray, "classes classes 3"]:
-    """Colour a confusion matrix: white for none; blue on the diagonal, vermilion off it, deeper with the row's share.
-
-    Off the diagonal, where shares are small, the square root of the share decides.
-
-    Args:
-        counts: (classes, classes), rows are labels.
-    """
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    diagonal = np.eye(len(counts), dtype=bool)
-    depth = np.where(counts > 0, 0.2 + 0.8 * np.where(diagonal, share, np.sqrt(share)), 0.0)[..., None]
-    colour = np.where(diagonal[..., None], GOOD, BAD)
-    return np.rint(255 + depth * (colour - 255.0)).astype(np.uint8)
-
-
-def _mistake(row: facts.Row, thumbnail: Callable[[str], bytes | None]) -> dict[str, Any]:
-    picture = thumbnail(row["path"])
-    return {
-        "path": row["path"],
-        "label": row["label"],
-        "predicted": row["predicted"],
-        "probability": row["probability"],
-        "picture": None if picture is None else base64.b64encode(picture).decode(),
-    }
-
-
 def _photos_of_classes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     """The classes by their number of photos; too many of them would bury what matters."""
     if not counts or len(counts) > facts.MATRIX_CLASSES:
@@ -246,19 +190,16 @@ def _photos_of_classes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the plan rests on: a list of objects becomes a table, anything else a line.
-
-    What is told elsewhere is left out: sizes and similarity are sentences of the plan, remedies stand at the top.
-    """
+    """What the plan rests on besides what has a picture: a list of objects becomes a table, anything else a line."""
     items = []
-    told = {name: value for name, value in evidence.items() if name not in ("size", "similarity", "remedies", "state")}
-    if isinstance(told.get("forecast"), Mapping):
-        told["learning curve"] = told.pop("forecast").get("points", [])
+    told = {name: value for name, value in evidence.items() if name not in ELSEWHERE}
+    if isinstance(evidence.get("forecast"), Mapping):
+        told["learning curve"] = evidence["forecast"].get("points", [])
     for name, value in told.items():
         rows = value if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value) else None
         columns = list(dict.fromkeys(key for row in rows for key in row)) if rows else []
         items.append({"name": name, "value": value, "columns": columns, "rows": (rows or [])[:40]})
-    return items
+    return [item for item in items if item["value"] or item["value"] == 0]
 
 
 def _provenance(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -273,7 +214,11 @@ def _how_to_use(run: str) -> dict[str, str]:
     return {
         "commands": f"headstart predict {place} new.jpg\n"
         f"headstart predict {place} inbox/ --format csv > answers.csv\n"
+        f"headstart explain {place} new.jpg\n"
         f"headstart evaluate {place} other_photos/",
         "python": f"import headstart\n\nrun = headstart.load({shown(run)!r})\n"
         'answer = run.predict("new.jpg")\nprint(answer.label, answer.probability)',
+        "export": f"headstart export {place} --to onnx --data photos/",
+        "serve": f"headstart serve {place} --port 8000\n"
+        "curl --data-binary @new.jpg -H 'Content-Type: image/jpeg' localhost:8000/v1/predict",
     }

@@ -1,4 +1,4 @@
-"""The curves of a training, placed on two charts: loss and accuracy, training and validation, the best epoch marked."""
+"""Curves, placed on charts: loss and accuracy by epoch, accuracy by the number of photos, strategies with intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -68,6 +68,95 @@ def _chart(
         "x_ticks": [{"place": x(mark), "text": f"{mark:.0f}"} for mark in marks],
         "best_x": None if best is None else x(best["epoch"]),
     }
+
+
+def learning_chart(forecast: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Accuracy over the number of photos learned from, and what twice as many would give; None where not measured.
+
+    Args:
+        forecast: as in plan.json: `points` (photos, accuracy, accuracy_ci95) and `twice`.
+
+    Returns:
+        points: x, y, top, bottom, photos, accuracy, ahead (a forecast) each; line: of the measured ones, as SVG has it;
+        ahead: from the last of them to the forecast; x_ticks, y_ticks: place and text.
+    """
+    measured = list((forecast or {}).get("points") or [])
+    if forecast is None or len(measured) < 2:
+        return None
+    twice = forecast.get("twice")
+    every = [*measured, *([twice] if twice else [])]
+    lowest = float(min(point["accuracy_ci95"][0] for point in every))
+    step = nice_step(1.0 - lowest)
+    low = math.floor(lowest / step + 1e-9) * step
+    first, last = math.log(measured[0]["photos"]), math.log(every[-1]["photos"])
+
+    def x(photos: float | int) -> float:
+        return round(LEFT + WIDTH * (math.log(photos) - first) / (last - first), 1)
+
+    def y(value: float | int) -> float:
+        return round(TOP + HEIGHT * (1 - (value - low) / (1.0 - low)), 1)
+
+    points = [
+        {
+            "x": x(point["photos"]),
+            "y": y(point["accuracy"]),
+            "top": y(point["accuracy_ci95"][1]),
+            "bottom": y(point["accuracy_ci95"][0]),
+            "photos": round(point["photos"]),
+            "accuracy": point["accuracy"],
+            "ahead": point is twice,
+        }
+        for point in every
+    ]
+    known = [point for point in points if not point["ahead"]]
+    return {
+        "points": points,
+        "line": " ".join(f"{point['x']},{point['y']}" for point in known),
+        "ahead": " ".join(f"{point['x']},{point['y']}" for point in (known[-1], points[-1])) if twice else "",
+        "x_ticks": [{"place": point["x"], "text": f"{point['photos']:,}"} for point in points],
+        "y_ticks": [
+            {"place": y(low + number * step), "text": f"{100 * (low + number * step):.4g}"}
+            for number in range(round((1.0 - low) / step) + 1)
+        ],
+    }
+
+
+def measured_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
+    """Accuracies with their intervals on one common scale; None where nothing has both.
+
+    Args:
+        rows: `accuracy` and `accuracy_ci95` (shares, or None), and the columns of `names`.
+        names: of the columns that say what was measured.
+
+    Returns:
+        low: share at the left end of the scale; rows: `told` (a text for each name), accuracy, low, high, `from`,
+        `to`, `at` (places, 0..100; None where not measured) and note.
+    """
+    known = [row["accuracy_ci95"][0] for row in rows if row.get("accuracy") is not None and row.get("accuracy_ci95")]
+    if not known:
+        return None
+    low = math.floor(10 * min(known)) / 10
+
+    def at(share: float | int) -> float:
+        return round(100 * (share - low) / (1 - low), 1) if low < 1 else 100.0
+
+    placed = []
+    for row in rows:
+        value, span = row.get("accuracy"), row.get("accuracy_ci95")
+        whole = value is not None and bool(span)
+        placed.append(
+            {
+                "told": [row.get(name) for name in names],
+                "accuracy": value,
+                "low": span[0] if span else None,
+                "high": span[1] if span else None,
+                "from": at(span[0]) if whole and span else None,
+                "to": at(span[1]) if whole and span else None,
+                "at": at(value) if whole and value is not None else None,
+                "note": row.get("note") or "",
+            }
+        )
+    return {"low": low, "rows": placed}
 
 
 def nice_step(span: float, *, whole: bool = False) -> float:

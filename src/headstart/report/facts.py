@@ -15,6 +15,7 @@ SHADES = 8  # steps of the shading of the confusion matrix
 MATRIX_CLASSES = 30  # a larger matrix is drawn as a picture, with its worst pairs as a table
 PAIRS = 8  # most confused pairs that are listed
 MISTAKES = 24  # thumbnails
+APART = 0.05  # by which the best and the worst class must differ for the worst to be named at the top
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,13 +49,39 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def verdict(metrics: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first screen says besides the figure: the class to watch, and the first thing to do.
+
+    Args:
+        metrics: the document of CONTRACT.
+        head: from `headline`.
+
+    Returns:
+        weakest: the row of the class that is recognised least often, or None where none stands out (all are within
+        five points); first: the gravest finding, or None; more: how many others there are; held_out: the measures on
+        photos that were held out of the training, or None; one_in: one answer in so many is wrong, or None where
+        that says nothing.
+    """
+    rows = [row for row in class_rows(metrics["test"]) if row["recall"] is not None and row["support"]]
+    apart = len(rows) > 1 and rows[-1]["recall"] - rows[0]["recall"] > APART
+    diagnosis = metrics.get("diagnosis") or []
+    held = metrics.get("validation") or {}
+    return {
+        "weakest": rows[0] if apart else None,
+        "first": diagnosis[0] if diagnosis else None,
+        "more": max(len(diagnosis) - 1, 0),
+        "held_out": held if isinstance(held.get("accuracy"), float | int) else None,
+        "one_in": round(1 / (1 - head["accuracy"])) if 0.5 <= head["accuracy"] < 1 else None,
+    }
+
+
 def matrix(test: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
     """The confusion matrix row by row: true class, its photos, and a shaded cell for each predicted class.
 
     Returns:
-        One dict a class: name, total, cells; a cell has count, share (of the row), right (on the diagonal), and
-        shade: 0 for none, else 1..SHADES: by the share of the row on the diagonal, by its square root off it, where
-        shares are small.
+        One dict a class: name, place, total, cells; a cell has count, share (of the row), column, right (on the
+        diagonal), and shade: 0 for none, else 1..SHADES: by the share of the row on the diagonal, by its square root
+        off it, where shares are small.
     """
     rows = []
     for index, (name, counts) in enumerate(zip(classes, test["confusion"], strict=True)):
@@ -64,11 +91,12 @@ def matrix(test: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, An
                 "count": count,
                 "share": count / total if total else 0.0,
                 "right": column == index,
+                "column": column,
                 "shade": _shade(count / total, column == index) if count else 0,
             }
             for column, count in enumerate(counts)
         ]
-        rows.append({"name": name, "total": total, "cells": cells})
+        rows.append({"name": name, "place": index, "total": total, "cells": cells})
     return rows
 
 
