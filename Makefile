@@ -23,8 +23,8 @@ $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 demo: $(VENV)/.installed-demo  ## train on 2,624 photos of solar cells, show the accuracy and where the report is
 	$(BIN)/headstart train elpv --out runs/demo --overwrite --budget 10s
 
-test: $(VENV)/.installed-test  ## every test
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## every test, in two processes
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.installed-test  ## format, lint, types and tests: what CI runs
 	$(BIN)/ruff format --check .
