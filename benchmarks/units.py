@@ -20,9 +20,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from features import repeated
 from harness import machine, peak_memory
 
-from headstart.dataset import Dataset, Photo
+from headstart.dataset import Dataset
 from headstart.explain.projection import project_units, rule_for
 from headstart.explain.recording import reach
 from headstart.explain.subject import Subject
@@ -32,21 +33,6 @@ from headstart.look.scan import Scan, scan
 from headstart.look.units import field_of, look_at_units
 from headstart.look.wiring import row_of
 from headstart.readers import open_dataset
-
-
-class Repeated(Dataset):
-    """The same photos again and again, each time with other bytes behind the end of the image."""
-
-    def fetch(self, photo: Photo) -> bytes:
-        """Read the photo and append its number."""
-        path, _, number = photo.path.rpartition("#")
-        return (self.root / path).read_bytes() + number.encode()
-
-
-def repeated(dataset: Dataset, count: int) -> Dataset:
-    listed = [dataset.photos[number % len(dataset.photos)] for number in range(count)]
-    photos = tuple(Photo(f"{photo.path}#{number}", photo.label) for number, photo in enumerate(listed))
-    return Repeated(dataset.name, dataset.root, dataset.classes, photos)
 
 
 def timed(subject: Subject, dataset: Dataset, layer: str) -> Scan:

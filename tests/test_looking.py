@@ -101,6 +101,38 @@ def test_what_cannot_be_looked_at_is_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", [["look", "units", "lenet", "--layer", "c3"], ["look", "features", "lenet"]])
+def test_photos_that_cannot_be_read_are_named_and_change_the_exit_code(
+    kind: list[str], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photo_folder / "bars" / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
+    words = [*kind[:3], str(photo_folder), *kind[3:], "--out", str(tmp_path / "out"), "--quiet"]
+    assert command(words) == 3
+    assert "bars/broken.jpg: " in capsys.readouterr().out
+    assert command([*words, "--json"]) == 3
+    (named,) = json.loads(capsys.readouterr().out)["skipped"]
+    assert named.startswith("bars/broken.jpg: ")
+    (photo_folder / "bars" / "broken.jpg").unlink()
+    assert command([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == []
+
+
+def test_trust_names_what_it_could_not_read(
+    ready_cache: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(48):  # so many that one of them is tried
+        (photo_folder / "bars" / f"broken-{number}.jpg").write_bytes(b"\xff\xd8 no photo")
+    words = ["trust", "efficientnet-lite0", str(photo_folder), "--photos", "2", "--method", "cam", "--quiet"]
+    assert command([*words, "--out", str(tmp_path / "out"), "--json"]) == 3
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped and all(line.startswith("bars/broken-") for line in skipped)
+
+
+def test_a_look_of_no_known_kind_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["look", "lenet", "everything"]) == 2
+    assert "choose from: filters, activations" in capsys.readouterr().err
+
+
 class Small:
     def to_json(self) -> dict[str, object]:
         return {"a": 1}

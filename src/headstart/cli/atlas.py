@@ -21,6 +21,8 @@ class Either(Commands):
         """Find the command; where the second word is one and the first is none, they change places."""
         if len(args) > 1 and args[0] not in self.commands and args[1] in self.commands:
             args = [args[1], args[0], *args[2:]]
+        elif len(args) > 1 and not {args[0], args[1]} & set(self.commands):
+            ctx.fail(f"no way to look is called {args[0]!r} or {args[1]!r}; choose from: {', '.join(self.commands)}")
         return super().resolve_command(ctx, args)
 
 
@@ -50,8 +52,9 @@ def filters(
     from headstart.look.filters import look_at_filters
 
     subject = opened(given, net, weights)
-    told(given, subject, out, f"filters-{layer or 'first'}", lambda _: look_at_filters(subject, layer, units or None))
-    return DONE
+    return told(
+        given, subject, out, f"filters-{layer or 'first'}", lambda _: look_at_filters(subject, layer, units or None)
+    )
 
 
 @look.command()
@@ -86,14 +89,13 @@ def activations(
     subject = opened(given, net, weights)
     photo = subject.photo(image)
     value = _number(scale)
-    told(
+    return told(
         given,
         subject,
         out,
         f"activations-{layer}",
         lambda _: look_at_activations(subject, photo, layer, units or None, window, value),
     )
-    return DONE
 
 
 @look.command()
@@ -124,8 +126,9 @@ def neuron(
 
     subject = opened(given, net, weights)
     photo, at = subject.photo(image), None if place is None else place_of(place)
-    told(given, subject, out, f"neuron-{layer}-{unit}", lambda _: look_at_neuron(subject, photo, layer, unit, at))
-    return DONE
+    return told(
+        given, subject, out, f"neuron-{layer}-{unit}", lambda _: look_at_neuron(subject, photo, layer, unit, at)
+    )
 
 
 @look.command()
@@ -157,14 +160,13 @@ def units(
 
     subject = opened(given, net, weights)
     sources: Any = data[0] if len(data) == 1 else list(data)
-    told(
+    return told(
         given,
         subject,
         out,
         f"units-{layer}",
         lambda steps: look_at_units(subject, sources, layer, units or None, top, no_border, steps),
     )
-    return DONE
 
 
 @look.command()
@@ -195,14 +197,13 @@ def maximise(
 
     subject = opened(given, net, weights)
     seed, most = given.seed or 0, steps or STEPS
-    told(
+    return told(
         given,
         subject,
         out,
         f"maximise-{layer or 'classes'}",
         lambda line: make(subject, classes=classes, layer=layer, units=units, steps=most, seed=seed, step=line),
     )
-    return DONE
 
 
 @look.command()
@@ -228,10 +229,9 @@ def dream(
     photo = subject.photo(image)
     chosen: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     seed = given.seed or 0
-    told(
+    return told(
         given, subject, out, f"dream-{layer}", lambda line: make(subject, photo, layer, seed=seed, step=line, **chosen)
     )
-    return DONE
 
 
 @look.command()
@@ -265,7 +265,7 @@ def features(
     sources: Any = data[0] if len(data) == 1 else list(data)
     most, seed = photos or MOST, given.seed or 0
     with Store() as store:
-        told(
+        return told(
             given,
             subject,
             out,
@@ -274,7 +274,6 @@ def features(
                 subject, photos_of(sources), layer=layer, kind=kind, most=most, seed=seed, store=store, step=line
             ),
         )
-    return DONE
 
 
 @look.command()

@@ -137,8 +137,9 @@ def trust(
     subject = opened(given, net, weights)
     sources: Any = data[0] if len(data) == 1 else list(data)
     most, seed = photos or PHOTOS, given.seed or 0
-    told(given, subject, out, "trust", lambda line: judge(subject, sources, methods, photos=most, seed=seed, step=line))
-    return DONE
+    return told(
+        given, subject, out, "trust", lambda line: judge(subject, sources, methods, photos=most, seed=seed, step=line)
+    )
 
 
 LOOKING: tuple[click.Command, ...] = (explain, trust)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headstart.cli.options import Global
+from headstart.cli.options import DONE, SOME_SKIPPED, Global
 
 if TYPE_CHECKING:
     from headstart.explain import Subject
@@ -60,8 +60,8 @@ def opened(given: Global, net: str, weights: Path | None) -> "Subject":
     return open_subject(net, weights, seed=given.seed or 0, threads=given.threads or 0, say=given.say)
 
 
-def told(given: Global, subject: "Subject", out: Path | None, name: str, see: Callable[[Steps], Any]) -> Any:
-    """Look, write the folder and print the result."""
+def told(given: Global, subject: "Subject", out: Path | None, name: str, see: Callable[[Steps], Any]) -> int:
+    """Look, write the folder, print the result and every photo that could not be read; the exit code."""
     from headstart.look.writing import save_look
 
     steps = Steps(given.quiet)
@@ -72,9 +72,12 @@ def told(given: Global, subject: "Subject", out: Path | None, name: str, see: Ca
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in f"{subject.name}-{name}")
     place = save_look(result, LOOKS / safe.strip("-.") if out is None else out, overwrite=True)
     pictures = sorted(path.as_posix() for path in place.glob("*.png"))
-    document = {**result.to_json(), "folder": place.as_posix()}
-    given.show(document, "\n".join([result.to_text(), *pictures[:3], *["..."] * (len(pictures) > 3)]))
-    return result
+    skipped = getattr(result, "skipped", ())
+    document = {**result.to_json(), "skipped": list(skipped), "folder": place.as_posix()}
+    lines = [result.to_text(), *pictures[:3], *["..."] * (len(pictures) > 3)]
+    lines += [f"Skipped {len(skipped)} files:", *(f"  {line}" for line in skipped)] if skipped else []
+    given.show(document, "\n".join(lines))
+    return SOME_SKIPPED if skipped else DONE
 
 
 def readable(given: Global, subject: "Subject", images: tuple[str, ...]) -> tuple[list[Any], int]:

@@ -60,6 +60,7 @@ class FeatureMap:
             by "chance"; empty where the photos have no labels.
         notes: what a reader must know.
         seed: of the choice of photos and of the map at random.
+        skipped: photos that cannot be read: path and reason.
     """
 
     subject: Subject = field(repr=False)
@@ -76,6 +77,7 @@ class FeatureMap:
     alike: dict[str, float]
     notes: tuple[str, ...]
     seed: int
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a manifest."""
@@ -190,7 +192,18 @@ def feature_map(
         _alike(features, places, main, labels) if labelled else {},
         tuple(notes),
         seed,
+        tuple(_reason(listed, row) for row in sorted(set(range(len(listed.photos))) - set(kept))),
     )
+
+
+def _reason(dataset: Dataset, row: int) -> str:
+    """Why a photo cannot be read, with its path."""
+    photo = dataset.photos[row]
+    try:
+        thumbnail(dataset.fetch(photo))
+    except ImageRejected as error:
+        return f"{shown(photo.path)}: {error}"
+    return f"{shown(photo.path)}: it could not be read a moment ago"
 
 
 def _no_number(subject: Subject, layer: str) -> WeightsError:

@@ -33,12 +33,14 @@ class Material:
         sure: photos with the class that the net gives them, of as many classes as possible, in the order of use.
         spare: all that were found, those of `sure` first.
         notes: what a reader must know about the choice.
+        skipped: photos that were tried and cannot be read: path and reason.
     """
 
     name: str
     sure: tuple[Sure, ...]
     spare: tuple[Sure, ...]
     notes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 def gather(subject: Subject, data: Data, wanted: int, seed: int = 0, step: Step = silent) -> Material:
@@ -59,7 +61,8 @@ def gather(subject: Subject, data: Data, wanted: int, seed: int = 0, step: Step 
     notes = [] if known else ["no label is a class of the net, so its own confident answers stand for the truth"]
     order = np.random.default_rng(seed).permutation(len(dataset.photos))[: wanted * MOST].tolist()
     tried: list[Sure] = []
-    photos = _photos(subject, dataset, known, order)
+    skipped: list[str] = []
+    photos = _photos(subject, dataset, known, order, skipped)
     read = 0
     while len(_sure(tried)) < 2 * wanted and (some := list(islice(photos, CHUNK))):
         read += len(some)
@@ -75,7 +78,7 @@ def gather(subject: Subject, data: Data, wanted: int, seed: int = 0, step: Step 
         )
         chosen = sorted(tried, key=lambda one: -one.probability)[: 2 * wanted]
     ordered = tuple(_by_turns(chosen))
-    return Material(name, ordered[:wanted], ordered, tuple(notes))
+    return Material(name, ordered[:wanted], ordered, tuple(notes), tuple(skipped))
 
 
 def _opened(data: Data) -> tuple[Dataset, str]:
@@ -114,14 +117,17 @@ def _label_places(subject: Subject, dataset: Dataset) -> dict[int, int]:
     return known if len(known) == len(dataset.classes) else {}
 
 
-def _photos(subject: Subject, dataset: Dataset, known: dict[int, int], order: Sequence[int]) -> Iterator[Labelled]:
-    """Prepared photos; those that cannot be read are passed over."""
+def _photos(
+    subject: Subject, dataset: Dataset, known: dict[int, int], order: Sequence[int], skipped: list[str]
+) -> Iterator[Labelled]:
+    """Prepared photos; those that cannot be read are passed over, and listed in `skipped`."""
     for place in order:
         listed = dataset.photos[place]
         try:
             source = dataset.fetch(listed)
             photo = subject.photo(source)
-        except ImageRejected:
+        except ImageRejected as error:
+            skipped.append(f"{shown(listed.path)}: {error}")
             continue
         yield (
             Photo(Path(listed.path).name, photo.picture, photo.pixels, photo.crop),

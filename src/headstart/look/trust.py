@@ -124,6 +124,7 @@ class Trust:
         notes: what could not be measured, and what stands behind the numbers.
         example: a mosaic; None where there is none.
         maps: by method: what the map for the mosaic's first class marks, over the input.
+        skipped: photos that were tried and cannot be read: path and reason.
     """
 
     subject: str
@@ -135,6 +136,7 @@ class Trust:
     notes: tuple[str, ...] = ()
     example: Made | None = None
     maps: Mapping[str, Float64[np.ndarray, "size size"]] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain values."""
@@ -346,6 +348,7 @@ class _Work:
             tuple(self._notes),
             self._example,
             self._maps(),
+            self._material.skipped,
         )
 
     def _judged(self, method: Method) -> Judged:

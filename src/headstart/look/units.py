@@ -183,6 +183,11 @@ class Units:
             said.append("it says the same of every photo: no patch means anything")
         return tuple(said)
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The photos that cannot be read: path and reason."""
+        return tuple(self.scanned.rejected.values())
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures."""
         return {

@@ -50,7 +50,7 @@ def save_look(look: Look, place: Path, *, overwrite: bool = False) -> Path:
     with new_directory(place, overwrite=overwrite) as folder:
         for name, content in look.files().items():
             (folder / name).write_bytes(_bytes(content))
-        document = {"headstart": __version__, **look.to_json()}
+        document = {"headstart": __version__, **look.to_json(), "skipped": list(getattr(look, "skipped", ()))}
         (folder / RESULT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return place
 
