@@ -2,7 +2,9 @@
 
     python benchmarks/all.py DATA
 
-DATA is a folder that holds ants_bees, cats_dogs, sign_digits, ...; see CONTRIBUTING.md. Takes about an hour.
+DATA is a folder that holds ants_bees, cats_dogs, sign_digits, ...; see CONTRIBUTING.md. Takes a few hours. Those that
+take days (accuracy.py, strategies.py with every seed) or other interpreters (training.py) have their commands in
+docs/training.md and docs/transfer.md.
 """
 
 import argparse
@@ -15,18 +17,30 @@ HERE = Path(__file__).resolve().parent
 
 def commands(data: Path) -> list[list[str]]:
     """Return the command lines, quick ones first."""
-    ants_bees = str(data / "ants_bees")
+    ants_bees, photos = str(data / "ants_bees"), str(data / "ants_bees" / "val")
+    named = [f"{name}={data / name}" for name in ("ants_bees", "cats_dogs", "sign_digits")]
     return [
-        ["decode.py", str(data / "ants_bees" / "val")],
+        ["decode.py", photos],
         ["engines.py", "--photos", ants_bees],
         ["features.py", ants_bees],
         ["train.py", ants_bees],
         ["store.py"],
         ["duplicates.py", str(data)],
-        ["imagenet_check.py", str(data / "ants_bees" / "val"), str(data / "cats_dogs")],
+        ["imagenet_check.py", photos, str(data / "cats_dogs")],
         ["heads.py", ants_bees, str(data / "cats_dogs"), str(data / "sign_digits")],
         ["heads.py", "--times"],
         ["scale.py"],
+        ["similarity.py", *named],
+        ["cuts.py", *named],
+        ["tuning.py"],
+        ["faults.py", "digits", str(data / "sign_digits")],
+        ["looking.py", photos],
+        ["units.py", ants_bees, "--photos", "1000"],
+        ["trust.py", "efficientnet-lite0", ants_bees],
+        ["gradients.py", photos, "--digits", str(data / "sign_digits")],
+        ["dreams.py"],
+        ["export.py", str(data)],
+        ["service.py", str(data)],
     ]
 
 

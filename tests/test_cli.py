@@ -121,6 +121,28 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
         assert done.stdout == "" and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        (KeyboardInterrupt(), "Nothing half-written is left; run the same command again"),
+        (KeyboardInterrupt("the state is in a.training"), "What was finished is kept: the state is in a.training."),
+    ],
+)
+def test_what_an_interrupted_command_says_is_true_of_it(
+    stop: KeyboardInterrupt, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: list[str]) -> int:
+        raise stop
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("headstart.cli.run", interrupted)
+    try:
+        assert main(["scan", "photos"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert words in capsys.readouterr().err
+
+
 def test_an_interrupted_command_leaves_with_130_and_few_words(photo_folder: Path) -> None:
     process = subprocess.Popen(
         [*PROGRAM, "scan", str(photo_folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,11 +1,11 @@
 """Two processes on this machine against one: the same weights after the same steps."""
 
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,14 @@ from torch import nn
 
 from headstart.errors import ConfigError
 from headstart.job.together import main
-from headstart.nets import build_net
+from headstart.runs import load_run
 from headstart.training.distributed import Place, SharedBatchNorm, share, together
 from train_together import build, train
 
 SCRIPT = Path(__file__).with_name("train_together.py")
 
 
-def start(world: int, *arguments: str) -> None:
+def start(world: int, *arguments: str, program: Sequence[str] = (str(SCRIPT),)) -> None:
     """What torchrun does: a process for each rank, told by variables who it is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ def start(world: int, *arguments: str) -> None:
     given = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments],
+            [sys.executable, *program, *arguments],
             env=os.environ | given | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -44,7 +44,8 @@ def start(world: int, *arguments: str) -> None:
             failed = [process for process in processes if process.poll()]
             assert not failed, failed[0].communicate(timeout=10)[1]  # the others would wait for it
             time.sleep(0.05)
-        assert [process.returncode for process in processes] == [0] * world
+        for process in processes:
+            assert process.returncode == 0, process.communicate(timeout=10)[1]
     finally:
         for process in processes:
             process.kill()
@@ -95,20 +96,41 @@ def test_a_shared_batch_norm_has_the_parameters_and_buffers_of_the_one_it_replac
     assert shared.state_dict().keys() == norm.state_dict().keys()
 
 
-def test_the_command_trains_tests_and_keeps_the_weights(tmp_path, capsys):
-    """Alone here; that several processes come to the same is the first test's business."""
+def write_photos(folder: Path) -> None:
     random = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for number in range(20):
             pixels = random.integers(level - 50, level + 50, (28, 28), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    words = [str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--epochs", "2", "--batch-size", "8"]
-    assert main([*words, "--net", "lenet"]) == 0
-    told = json.loads((tmp_path / "out" / "test.json").read_text())
-    assert told["photos"] == 8
-    assert told["accuracy"] == 1.0
-    assert load_file(tmp_path / "out" / "weights.safetensors").keys() == build_net("lenet", 2).state_dict().keys()
-    assert len((tmp_path / "out" / "history.csv").read_text().splitlines()) == 3
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def test_two_processes_end_in_the_run_of_one(tmp_path: Path) -> None:
+    """The same weights up to rounding, the same answers, every file of a run, and no state left beside it."""
+    write_photos(tmp_path / "photos")
+    words = [str(tmp_path / "photos"), "--net", "lenet", "--epochs", "3", "--batch-size", "7", "--threads", "1"]
+    start(2, *words, "--out", str(tmp_path / "two"), program=("-m", "headstart.job.together"))
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    two, one = load_run(tmp_path / "two"), load_run(tmp_path / "one")
+    expected = one.classifier.backbone.tensors()
+    for name, value in two.classifier.backbone.tensors().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    assert two.metrics["test"]["accuracy"] == one.metrics["test"]["accuracy"] == 1.0
+    assert "2 processes trained it together." in two.plan["why"]
+    photos = sorted((tmp_path / "photos").rglob("*.png"))
+    for mine, alone in zip(two.predict(photos), one.predict(photos), strict=True):
+        assert mine.probabilities == pytest.approx(alone.probabilities, abs=1e-3)
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "one", "two"}
+
+
+def test_the_command_refuses_what_it_cannot_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photos(tmp_path / "photos")
+    words = [str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--epochs", "1", "--batch-size", "8"]
     assert main(words) == 1
     assert "no network to train: give --net" in capsys.readouterr().err
+    assert main([*words, "--net", "lenet"]) == 0
+    assert main([*words, "--net", "lenet"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words, "--net", "lenet", "--overwrite"]) == 0

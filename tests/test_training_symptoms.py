@@ -97,6 +97,15 @@ def test_a_loss_that_is_lowest_at_the_end_is_still_improving() -> None:
         rows([1.2, 0.6, 0.4, 0.3, 0.25, 0.2]), classes=CLASSES, train_images=1000, validation_images=500
     )
     assert [item["cause"] for item in found] == ["still-improving"] and "--epochs 12" in found[0]["remedy"]
+    assert "learning rate" not in found[0]["evidence"]
+
+
+def test_a_fall_at_the_end_of_a_schedule_is_said_to_come_in_part_from_it() -> None:
+    history = rows([1.2, 0.6, 0.4, 0.3, 0.25, 0.2])
+    for row, rate in zip(history, (0.1, 0.3, 0.25, 0.1, 0.05, 0.001), strict=True):
+        row["learning_rate"] = rate
+    (found,) = diagnose_history(history, classes=CLASSES, train_images=1000, validation_images=500)
+    assert found["cause"] == "still-improving" and "learning rate came to its end" in found["evidence"]
 
 
 def predictions(noise: float, accuracy: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

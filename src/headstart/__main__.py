@@ -6,6 +6,7 @@ import sys
 from types import FrameType
 
 INTERRUPTED = 130  # the exit code shells use for Ctrl-C
+AGAIN = "Nothing half-written is left; run the same command again: photos it has already looked at then take no time."
 # How often torch's threads look for the next piece of work before they go to sleep, read when torch is loaded. By
 # default they look for milliseconds, which takes the processor from the very thread they wait for when other programs
 # run; on a quiet machine this is as fast or faster (`benchmarks/training.py`).
@@ -27,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not disturb the way out
-        advice = str(stop) or "the same command goes on from there"
-        sys.stderr.write(f"\nInterrupted. What was finished is kept: {advice}.\n")
+        sys.stderr.write(f"\nInterrupted. {f'What was finished is kept: {stop}.' if str(stop) else AGAIN}\n")
         return INTERRUPTED
 
 

@@ -1,12 +1,15 @@
 """Strategies scratch, full and deeper: a network is trained on the photos at hand, tested, and kept like any run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import runs
 from headstart.backbones import Backbone, open_backbone
 from headstart.config import TrainConfig
+from headstart.dataset import Dataset
 from headstart.errors import ConfigError, OutputError
 from headstart.files import shown
 from headstart.job import outcome
@@ -17,9 +20,83 @@ from headstart.job.trained import Trained, callbacks_of, class_weights_of, write
 from headstart.job.unfinished import Unfinished
 from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
+from headstart.training.distributed import ALONE, Place, share
 from headstart.training.loop import fit
 from headstart.training.probes import dead_shares
 from headstart.transfer.probes import Probe
+
+
+@dataclass(eq=False)
+class Underway:
+    """A training of a network that is ready to run, and how it becomes a run.
+
+    Args:
+        place: the run directory that it will be.
+        config: the settings as they were given.
+        material: the photos.
+        ready: what is trained on what.
+        standing: the case of transfer learning; None: from scratch.
+        unfinished: where its state is kept.
+        fresh: it begins anew; False: it goes on from that state.
+        clock: seconds of each step.
+        among: this process among those that train together.
+        quiet: show no progress line.
+        say: told what happens.
+    """
+
+    place: Path
+    config: TrainConfig
+    material: Material
+    ready: Preparation
+    standing: Standing | None
+    unfinished: Unfinished
+    fresh: bool
+    clock: Timings
+    among: Place
+    quiet: bool
+    say: Say
+
+    def train(self, checkpoint_seconds: float = 60.0) -> Trained:
+        """Train; `checkpoint_seconds` is how often the state is kept.
+
+        Raises:
+            ConfigError: the training diverged.
+        """
+        with self.clock.step("fit"):
+            return run_training(
+                self.ready,
+                self.material,
+                unfinished=self.unfinished,
+                fresh=self.fresh,
+                checkpoint_seconds=checkpoint_seconds,
+                among=self.among,
+                quiet=self.quiet,
+                say=self.say,
+            )
+
+    def write(self, trained: Trained, *, overwrite: bool) -> runs.Run:
+        """Test what was trained and write its run; of processes that train together one does so."""
+        standing = self.standing
+        return write_trained(
+            self.place,
+            self.config,
+            self.material,
+            trained,
+            lambda classifier, _: outcome.trained_plan(
+                self.ready.config,
+                classifier,
+                self.material.split,
+                trained.epochs,
+                case="scratch" if standing is None else standing.case.name,
+                begun=_begun(self.config, standing, self.among),
+                why=self.ready.why,
+                told=self.ready.told | ({} if standing is None else standing.to_json()),
+            ),
+            self.clock,
+            picture="" if standing is None else picture_of(self.material.dataset.name, standing),
+            overwrite=overwrite,
+            quiet=self.quiet,
+        )
 
 
 def train_network(
@@ -40,12 +117,49 @@ def train_network(
         dataset = open_dataset(data, follow_links=follow_links)
         place = new_run_path(out, dataset.name, overwrite=overwrite, resume=resume)
         unfinished = Unfinished(place, resume=resume, overwrite=overwrite)
-        if (run := unfinished.finished_run()) is not None:
-            say(f"{shown(place)} is complete: nothing was left to resume")
-            return run
-        if os.path.lexists(place) and not overwrite:
-            raise OutputError(f"{shown(place)} exists already; add --overwrite to replace it when the training is done")
-        say(f"{len(dataset.photos):,} photos in {len(dataset.classes)} classes; the run goes to {shown(place)}")
+    if (run := unfinished.finished_run()) is not None:
+        say(f"{shown(place)} is complete: nothing was left to resume")
+        return run
+    with underway(
+        dataset, place, unfinished, config, clock, overwrite=overwrite, resume=resume, quiet=quiet, say=say
+    ) as job:
+        return job.write(job.train(checkpoint_seconds), overwrite=overwrite)
+
+
+@contextmanager
+def underway(
+    dataset: Dataset,
+    place: Path,
+    unfinished: Unfinished,
+    config: TrainConfig,
+    clock: Timings,
+    *,
+    among: Place = ALONE,
+    overwrite: bool,
+    resume: bool,
+    quiet: bool,
+    say: Say,
+) -> Iterator[Underway]:
+    """Everything up to the first step of a training; after the block, which trains and writes, its state is forgotten.
+
+    Args:
+        dataset: the photos.
+        place: the run directory that it will be.
+        unfinished: the folder of its state.
+        config: the settings.
+        clock: takes the seconds of each step.
+        among: this process among those that train together; the first has charge of the state.
+        overwrite: a run at `place` may be replaced.
+        resume: go on from the state that was kept.
+        quiet: show no progress line.
+        say: told what happens.
+
+    Raises:
+        HeadstartError: the data, the settings or the place to write to cannot be used.
+    """
+    if os.path.lexists(place) and not overwrite:
+        raise OutputError(f"{shown(place)} exists already; add --overwrite to replace it when the training is done")
+    say(f"{len(dataset.photos):,} photos in {len(dataset.classes)} classes; the run goes to {shown(place)}")
     with clock.step("start"):
         pretrained = config.strategy != "scratch"
         weights = Path(config.weights) if config.weights else None
@@ -57,36 +171,12 @@ def train_network(
     try:
         with clock.step("fit"):
             asked = config if standing is None else standing.with_augmentation(config)
-            ready = PREPARATIONS[config.strategy](material, asked, backbone, quiet=quiet, say=say)
-            trained = run_training(
-                ready,
-                material,
-                unfinished=unfinished,
-                fresh=not unfinished.open(config, material.about["fingerprint"]),
-                checkpoint_seconds=checkpoint_seconds,
-                quiet=quiet,
-                say=say,
-            )
-        run = write_trained(
-            place,
-            config,
-            material,
-            trained,
-            lambda classifier, _: outcome.trained_plan(
-                ready.config,
-                classifier,
-                material.split,
-                trained.epochs,
-                case="scratch" if standing is None else standing.case.name,
-                begun=_begun(config, standing),
-                why=ready.why,
-                told=ready.told | ({} if standing is None else standing.to_json()),
-            ),
-            clock,
-            picture="" if standing is None else picture_of(dataset.name, standing),
-            overwrite=overwrite,
-            quiet=quiet,
-        )
+            ready = PREPARATIONS[config.strategy](material, asked, backbone, among=among, quiet=quiet, say=say)
+            if among.writes:
+                fresh = not unfinished.open(config, material.about["fingerprint"])
+            else:
+                fresh = not (resume and unfinished.checkpoint.exists())
+        yield Underway(place, config, material, ready, standing, unfinished, fresh, clock, among, quiet=quiet, say=say)
     except KeyboardInterrupt:
         if not unfinished.checkpoint.exists():
             raise
@@ -94,8 +184,8 @@ def train_network(
         raise KeyboardInterrupt(again) from None
     finally:
         unfinished.release()
-    unfinished.remove()
-    return run
+    if among.writes:
+        unfinished.remove()
 
 
 def run_training(
@@ -105,6 +195,7 @@ def run_training(
     unfinished: Unfinished | None = None,
     fresh: bool = True,
     checkpoint_seconds: float = 60.0,
+    among: Place = ALONE,
     quiet: bool,
     say: Say,
 ) -> Trained:
@@ -116,6 +207,7 @@ def run_training(
         unfinished: where its state is kept; None: nowhere.
         fresh: begin anew, whatever is kept there.
         checkpoint_seconds: how often it is kept.
+        among: this process among those that train together.
         quiet: show no progress line.
         say: told what happens.
 
@@ -123,7 +215,7 @@ def run_training(
         ConfigError: the training diverged.
     """
     history = fit(
-        ready.net,
+        share(ready.net, among),
         ready.training,
         ready.validation,
         ready.config,
@@ -137,13 +229,14 @@ def run_training(
         say=say,
     )
     if history.stopped == "diverged":
-        if unfinished is not None:
+        if unfinished is not None and among.writes:
             unfinished.remove()
         raise ConfigError(f"the training diverged: {history.reason}")
+    net = ready.net.cpu()
     return Trained(
         epochs=outcome.rows_of(history.rows),
-        dead=dead_shares(ready.net, next(iter(ready.validation.epoch(0)))[0]),
-        take_apart=lambda: ready.finish(ready.net),
+        dead=dead_shares(net, next(iter(ready.validation.epoch(0)))[0]) if among.writes else {},
+        take_apart=lambda: ready.finish(net),
     )
 
 
@@ -152,8 +245,9 @@ def _probed(material: Material, backbone: Backbone, config: TrainConfig) -> Sequ
     return () if backbone.norms else probe(material, config, cuts_to_probe(backbone))
 
 
-def _begun(config: TrainConfig, standing: Standing | None) -> Sequence[str]:
+def _begun(config: TrainConfig, standing: Standing | None, among: Place) -> Sequence[str]:
+    shared = [f"{among.world} processes trained it together."] if among.world > 1 else []
     if standing is None:
         name = config.net or config.backbone
-        return [f"{name} was to be trained from random weights, so no pretrained backbone was used."]
+        return [f"{name} was to be trained from random weights, so no pretrained backbone was used.", *shared]
     return [f"Strategy {config.strategy} was asked for.", *standing.why]

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from headstart.nets import build_net
 from headstart.preprocess import Preprocessing
 from headstart.progress import Progress
 from headstart.training.batches import Batches
+from headstart.training.distributed import Place
 from headstart.training.optimisers import usual_rate
 from headstart.training.presets import find_preset
 from headstart.training.streamed import load_batches
@@ -63,10 +65,11 @@ def prepare_scratch(
     config: TrainConfig,
     backbone: Backbone | None,  # noqa: ARG001 - every function of the table takes the same
     *,
+    among: Place,
     quiet: bool,  # noqa: ARG001
     say: Say,
 ) -> Preparation:
-    """A net from random weights."""
+    """A net from random weights; each of several processes gets its slice of every batch."""
     facts, split = material.survey.facts, material.split
     config = with_rate(config, len(split.train))
     chosen = choose_input(config, material.dataset, [facts[index] for index in split.train])
@@ -78,7 +81,7 @@ def prepare_scratch(
     )
     return Preparation(
         net,
-        *_pixel_batches(material, preprocessing, config, say),
+        *_pixel_batches(material, preprocessing, config, among, say),
         config=config,
         finish=lambda trained: classifier_of(trained, name, chosen.options, preprocessing, say),
         why=(*chosen.why, f"Its input is normalised by {levels} (grey levels, measured on training photos)."),
@@ -94,6 +97,7 @@ def prepare_full(
     config: TrainConfig,
     backbone: Backbone | None,
     *,
+    among: Place,
     quiet: bool,  # noqa: ARG001 - every function of the table takes the same
     say: Say,
 ) -> Preparation:
@@ -113,7 +117,7 @@ def prepare_full(
 
     return Preparation(
         net,
-        *_pixel_batches(material, backbone.preprocessing, config, say),
+        *_pixel_batches(material, backbone.preprocessing, config, among, say),
         config=config,
         finish=lambda trained: classifier_of(trained, backbone.name, options, backbone.preprocessing, say),
         why=(
@@ -126,7 +130,13 @@ def prepare_full(
 
 
 def prepare_deeper(
-    material: Material, config: TrainConfig, backbone: Backbone | None, *, quiet: bool, say: Say
+    material: Material,
+    config: TrainConfig,
+    backbone: Backbone | None,
+    *,
+    among: Place,  # noqa: ARG001 - every function of the table takes the same
+    quiet: bool,
+    say: Say,
 ) -> Preparation:
     """The end of the pretrained net, from what its frozen beginning makes of the photos."""
     backbone = _needed(backbone)
@@ -225,14 +235,15 @@ def _joined(tail: Tail, backbone: Backbone, options: dict[str, Any], say: Say) -
 
 
 def _pixel_batches(
-    material: Material, preprocessing: Preprocessing, config: TrainConfig, say: Say
+    material: Material, preprocessing: Preprocessing, config: TrainConfig, among: Place, say: Say
 ) -> tuple[Batches, Batches]:
     """The training photos, shuffled and augmented, and the validation photos, as they are."""
     dataset, split = material.dataset, material.split
     plain = dataclasses.replace(
         config, augment="none", mixup=0.0, batch_size=min(config.batch_size, len(split.validation))
     )
+    load = partial(load_batches, dataset, rank=among.rank, world=among.world)
     return (
-        load_batches(dataset, split.train, preprocessing, config, say=say),
-        load_batches(dataset, split.validation, preprocessing, plain, shuffle=False, say=lambda _: None),
+        load(split.train, preprocessing, config, say=say),
+        load(split.validation, preprocessing, plain, shuffle=False, say=lambda _: None),
     )

@@ -17,6 +17,7 @@ from headstart.job.material import Material, Say, with_validation
 from headstart.job.network import run_training
 from headstart.job.preparations import FIRST_CUT, PREPARATIONS, Preparation
 from headstart.job.trained import Trained
+from headstart.training.distributed import ALONE
 from headstart.training.evaluation import predict_logits
 from headstart.transfer.tail import Tail
 
@@ -95,7 +96,8 @@ def _try(
     epochs = min(asked.epochs, int((left - first - (time.perf_counter() - begun)) / epoch))
     if epochs < FEWEST_EPOCHS:
         return Tried(*not_tried(strategy, left, first + FEWEST_EPOCHS * epoch)), best
-    ready = PREPARATIONS[strategy](material, dataclasses.replace(asked, epochs=epochs), backbone, quiet=quiet, say=say)
+    shortened = dataclasses.replace(asked, epochs=epochs)
+    ready = PREPARATIONS[strategy](material, shortened, backbone, among=ALONE, quiet=quiet, say=say)
     say(f"trying strategy {strategy}: {epochs} epochs of about {epoch:,.1f} s")
     trained = run_training(ready, material, quiet=quiet, say=say)
     labels = material.labels(split.validation)

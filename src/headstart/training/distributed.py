@@ -41,6 +41,14 @@ class Place:
     world: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - a device is immutable
 
+    @property
+    def writes(self) -> bool:
+        """Is this the process that writes files?"""
+        return self.rank == 0
+
+
+ALONE = Place()
+
 
 def was_started_together() -> bool:
     """Did torchrun start this process?"""

@@ -19,6 +19,7 @@ RISE = 0.05  # of the loss, from one epoch to the next: more is no noise
 STEADY = 0.5  # the last epochs' fall over the first ones': above, the loss still falls as it did at the start
 EPOCHS = 4  # fewer have no course that could be judged
 IMPROVING = 0.01  # of the loss, an epoch
+SETTLED = 0.1  # of the highest learning rate: below, the schedule alone makes the loss fall
 WORSE = 0.1  # of the loss on unseen photos, from its lowest
 SURE = 0.25  # share of the unseen photos that the net is surest of
 NOISE = 0.05  # of these are wrong, at least: not so where the labels are right
@@ -271,11 +272,13 @@ def _still_improving(rows: Sequence[Mapping[str, float]]) -> Iterator[Finding]:
     if fall < IMPROVING:
         return
     what = "unseen" if name == "val_loss" else "training"
+    rates = _course(rows, "learning_rate")
+    settled = bool(rates) and rates[-1] < SETTLED * max(rates)
     yield _finding(
         "still-improving",
         "It was still improving when training ended.",
         f"The loss on {what} photos is lowest in the last epoch, {losses[-1]:.3g}; over the last {part} it fell by "
-        f"{_percent(fall)} an epoch.",
+        f"{_percent(fall)} an epoch{', in part because the learning rate came to its end' if settled else ''}.",
         f"Train longer: --epochs {2 * len(rows)}.",
     )
 
