@@ -8,7 +8,8 @@ optimiser (Adam), precision (float32) and bytes of photos; every contender also 
 process of its own that trains one epoch when told to; the rounds take all of them in turn, in an order that changes, so
 that what else the machine does falls on all alike. A ratio is taken within a round.
 
-`headstart:no-shortcuts` is without `headstart.training.shortcuts`. `headstart:spin=N`, which must be named in --only,
+`headstart:no-shortcuts` is without `headstart.training.shortcuts`, `headstart:memory-returned` without
+`headstart.allocator`. `headstart:spin=N`, which must be named in --only,
 has its threads look N times for work before they sleep (GOMP_SPINCOUNT; plain `headstart` has the command's own N), and
 `headstart:passive` has them sleep at once (OMP_WAIT_POLICY). `keras-tensorflow:off` is without its XLA compiler.
 
@@ -90,7 +91,8 @@ class Contender:
 
 def contenders(arguments: argparse.Namespace) -> dict[str, str]:
     """Their interpreters by name."""
-    ours = (OWN, f"{OWN}:no-shortcuts", f"{OWN}:one-thread", f"{OWN}:passive", "torch", "torch:channels-last")
+    ways = ("no-shortcuts", "memory-returned", "one-thread", "passive")
+    ours = (OWN, *(f"{OWN}:{way}" for way in ways), "torch", "torch:channels-last")
     chosen = dict.fromkeys(ours, sys.executable)
     if arguments.keras_tensorflow:
         chosen |= {"keras-tensorflow": arguments.keras_tensorflow, "keras-tensorflow:off": arguments.keras_tensorflow}

@@ -40,6 +40,8 @@ def headstart_loop(net: str, count: int, batch: int, way: str) -> Callable[[], N
 
     if way == "no-shortcuts":
         surroundings.shortcuts = lambda _: nullcontext()  # type: ignore[assignment]
+    if way == "memory-returned":
+        surroundings.memory_kept = nullcontext  # type: ignore[assignment]
     pixels, labels = photos(net, count)
     model = build_net(net, CLASSES, **({"padding": 2} if net == "lenet" else {}))
     channels = pixels.shape[3]

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headstart.allocator import memory_kept
 from headstart.config import LoopConfig
 from headstart.errors import ConfigError, UsageError
 from headstart.progress import Progress
@@ -82,6 +83,7 @@ class Trial:
         return {**dataclasses.asdict(self), "losses": _finite_or_none(self.losses)}
 
 
+@memory_kept()
 def find_range(
     net: nn.Module,
     batches: Batches,
@@ -165,6 +167,7 @@ def smooth(losses: Sequence[float], reach: int = 3) -> list[float]:
         return [float(values[max(0, place - reach) : place + reach + 1].mean()) for place in range(len(values))]
 
 
+@memory_kept()
 def sweep(
     build_net: Callable[[], nn.Module],
     batches: Batches,

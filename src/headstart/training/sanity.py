@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from headstart.allocator import memory_kept
 from headstart.config import LoopConfig
 from headstart.diagnose import Finding, Share
 from headstart.errors import ConfigError, DataError
@@ -98,6 +99,7 @@ class CheckResult:
         return "\n".join(lines)
 
 
+@memory_kept()
 def check_net(
     net: nn.Module | Callable[[], nn.Module],
     images: Float[Tensor, "images channels height width"],

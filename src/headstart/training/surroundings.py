@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed, nn
 
+from headstart.allocator import memory_kept
 from headstart.config import LoopConfig
 from headstart.errors import ShapeError
 from headstart.training.batches import Batches
@@ -33,14 +34,14 @@ def _mix(number: int) -> int:
 
 @contextmanager
 def surroundings(net: nn.Module, config: LoopConfig) -> Iterator[None]:
-    """Modes, random numbers and threads are the caller's again after the block."""
+    """Modes, random numbers, threads and the memory allocator are the caller's again after the block."""
     device, threads = device_of(net), torch.get_num_threads()
     state = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
         if config.threads:
             torch.set_num_threads(config.threads)
-        with modes_kept(net), _channels_last(net), shortcuts(net):
+        with memory_kept(), modes_kept(net), _channels_last(net), shortcuts(net):
             yield
     finally:
         torch.set_num_threads(threads)
