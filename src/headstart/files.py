@@ -53,7 +53,10 @@ def shown(name: str | os.PathLike[str]) -> str:
     >>> print(shown(b"caf\xe9.jpg".decode("utf-8", "surrogateescape")))
     caf\xe9.jpg
     """
-    return "".join(letter if letter.isprintable() else _escape(ord(letter)) for letter in os.fspath(name))
+    text = os.fspath(name)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _escape(ord(letter)) for letter in text)
 
 
 def _escape(code: int) -> str:

@@ -28,7 +28,7 @@ class Decoders:
     """A few decoders and the photos that wait for one, first come, first served.
 
     Args:
-        preprocessing: what comes after decoding.
+        preprocessing: what comes after decoding; None: photos are only tried, at their full size.
         count: processes.
         max_bytes: of one photo.
         seconds: that one photo may take.
@@ -37,7 +37,7 @@ class Decoders:
 
     def __init__(
         self,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | None,
         *,
         count: int,
         max_bytes: int,
@@ -45,12 +45,12 @@ class Decoders:
         headroom: int = worker.HEADROOM,
     ) -> None:
         settings = {
-            "preprocessing": preprocessing.to_dict(),
+            "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
             "max_bytes": max_bytes,
             "seconds": seconds,
             "headroom": headroom,
         }
-        self._shape = preprocessing.shape
+        self._shape = () if preprocessing is None else preprocessing.shape
         self._all = [_Decoder(json.dumps(settings), seconds) for _ in range(count)]
         self._idle: asyncio.Queue[_Decoder] = asyncio.Queue()
 
@@ -71,12 +71,18 @@ class Decoders:
             ImageRejected: it cannot be read, takes too long, or broke the decoder.
             Refused: the decoder was killed from outside, twice.
         """
+        return np.frombuffer(await self._answer(name, data), np.uint8).reshape(self._shape)
+
+    async def check(self, name: str, data: bytes) -> None:
+        """Decode a photo for no other purpose than to see that it can be done; raises as `decode`."""
+        await self._answer(name, data)
+
+    async def _answer(self, name: str, data: bytes) -> bytes:
         one = await self._idle.get()
         try:
-            pixels = await one.decode(name, data)
+            return await one.decode(name, data)
         finally:
             self._idle.put_nowait(one)
-        return np.frombuffer(pixels, np.uint8).reshape(self._shape)
 
     @property
     def restarts(self) -> int:

@@ -2,7 +2,8 @@
 
 `python -m headstart.service.worker SETTINGS` reads photos from stdin and writes prepared pixels to stdout until stdin
 ends. A message is its length (8 bytes, big-endian) and its content. In: the name of the file, a zero byte, the file.
-Out: one letter, then for `P` the pixels, for `R` the rejection as JSON, for `H` nothing (ready).
+Out: one letter, then for `P` the pixels (none where photos are only tried), for `R` the rejection as JSON, for `H`
+nothing (ready).
 """
 
 import contextlib
@@ -25,7 +26,8 @@ HEADROOM = 768 * 2**20  # bytes of address space beyond what the process has whe
 def main(arguments: list[str]) -> None:
     """Serve until stdin ends."""
     settings = json.loads(arguments[0])
-    preprocessing = Preprocessing.from_dict(settings["preprocessing"])
+    chosen = settings["preprocessing"]
+    preprocessing = None if chosen is None else Preprocessing.from_dict(chosen)
     limits = DecodeLimits(max_bytes=settings["max_bytes"])
     source, sink = _private_pipes()
     for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole group or unit; the parent decides the end
@@ -38,9 +40,12 @@ def main(arguments: list[str]) -> None:
         _watch(0)
 
 
-def _answer(message: bytes, preprocessing: Preprocessing, limits: DecodeLimits) -> tuple[bytes, bytes]:
+def _answer(message: bytes, preprocessing: Preprocessing | None, limits: DecodeLimits) -> tuple[bytes, bytes]:
     name, _, data = message.partition(b"\0")
     try:
+        if preprocessing is None:
+            decode(data, name=name.decode(), limits=limits)
+            return PIXELS, b""
         picture = decode(data, target=preprocessing.decode_target(), name=name.decode(), limits=limits)
         return PIXELS, preprocessing.apply(picture).tobytes()
     except ImageRejected as error:

@@ -19,7 +19,8 @@ from headstart.errors import HeadstartError, ImageRejected, UsageError
 from headstart.files import shown
 from headstart.web.maps import layers_of, sprite, unit_document, unit_tiles
 from headstart.web.opened import Opened, OpenRun
-from headstart.web.rendering import answer, page, photo_bytes, picture, png, whole_number
+from headstart.web.rendering import answer, page, picture, png, whole_number
+from headstart.web.screening import photo_bytes
 from headstart.web.tryout import explained
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from headstart.layers.shape_reports import POOL_KINDS, shape_conv, shape_pool
 from headstart.layers.shapes import Axis
 from headstart.web.jobs import Jobs
 from headstart.web.opened import Opened
-from headstart.web.rendering import answer, page, photo_bytes, picture, png, whole_number
+from headstart.web.rendering import answer, page, picture, png, whole_number
+from headstart.web.screening import photo_bytes
 
 SIDE = 16  # px of a photo of one's own in the lesson
 LARGEST = 24  # px of a picture or map whose every number is shown

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from headstart.errors import ImageRejected, UsageError
+from headstart.errors import UsageError
 from headstart.files import shown
 from headstart.images import decode
 from headstart.runs.documents import finite
@@ -135,11 +135,3 @@ def whole_number(request: Request, name: str, default: int | None = None, *, low
     if not low <= int(text) <= high:
         raise UsageError(f"{name} must be a whole number from {low} to {high}; received {text}")
     return int(text)
-
-
-async def photo_bytes(request: Request) -> bytes:
-    """The photo that was sent as the body of a request; it stays in memory. Raises ImageRejected: nothing was sent."""
-    content = await request.body()
-    if not content:
-        raise ImageRejected("empty", "no photo was sent; send the bytes of an image file as the body")
-    return content

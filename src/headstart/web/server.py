@@ -24,6 +24,7 @@ from headstart.web.jobs import Jobs
 from headstart.web.learn import LearnPages
 from headstart.web.opened import NoSuchRunError, Opened
 from headstart.web.rendering import answer, page, static
+from headstart.web.screening import Screen
 from headstart.web.start import StartPages
 from headstart.web.tryout import TryPages
 
@@ -74,7 +75,7 @@ def build_ui(settings: UiSettings, jobs: Jobs | None = None) -> Guard:
         jobs: the processes; new ones where none are given. They end with the application.
     """
     opened, jobs = Opened(settings.runs), Jobs() if jobs is None else jobs
-    inside = InsidePages(opened)
+    inside, screen = InsidePages(opened), Screen()
     rooms: tuple[Any, ...] = (
         RunPages(opened, jobs),
         StartPages(opened, jobs),
@@ -93,12 +94,14 @@ def build_ui(settings: UiSettings, jobs: Jobs | None = None) -> Guard:
         warming.cancel()
         inside.close()
         jobs.close()
+        await screen.close()
 
     app = Starlette(
         routes=[Route("/static/{name}", static), *(route for room in rooms for route in room.routes())],
         exception_handlers={HeadstartError: _told, HTTPException: _no_page},
         lifespan=life,
     )
+    app.state.screen = screen
     return guarded(app, GuardSettings(host="127.0.0.1", port=settings.port))
 
 

@@ -14,7 +14,8 @@ from starlette.routing import Route
 from headstart.errors import ImageRejected
 from headstart.explain import Explanation, explain, first_method
 from headstart.web.opened import Opened, OpenRun
-from headstart.web.rendering import answer, inline, page, photo_bytes, picture, thumbnail
+from headstart.web.rendering import answer, inline, page, picture, thumbnail
+from headstart.web.screening import photo_bytes
 
 OVERLAY = 448  # px, longer side of a map over its photo
 QUICK = {"occlusion": {"window": 56, "stride": 28}}  # settings of slow methods, so that an answer takes a few seconds
