@@ -27,6 +27,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="install headstart[
 PAGES = ("/", "/train", "/data", "/learn", "/learn/convolution", "/learn/windows", "/learn/pooling", "/learn/filters")
 PAGES += ("/learn/rate", "/learn/dropout", "/learn/cases?run=shapes", "/runs/shapes", "/runs/shapes/report")
 PAGES += ("/runs/shapes/try", "/runs/shapes/look", "/jobs/1", "/data/KEY", "/compare?first=shapes&second=again")
+CAMERA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")  # made-up pictures, nobody is asked
 PHONE = {"width": 390, "height": 800}
 
 
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, converted_backbones: Path) 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
         yield browser
         browser.close()
 
@@ -157,6 +158,22 @@ def test_a_dropped_photo_gets_the_probabilities_of_the_command_line_its_map_and_
             tested = {row["path"] for row in csv.DictReader(file)}
         assert len(near) == 6 and not tested & set(near)
         assert name in tested or near[0] == name, "a training photo is nearest to itself"
+
+
+def test_the_camera_is_answered_live_and_one_photo_of_it_is_explained(server: Server, tab: Any, trained: str):
+    tab.goto(f"{server.address}/runs/{trained}/try")
+    tab.click("#camera")
+    until(lambda: int(tab.get_attribute("#live-label", "data-frames")) >= 3)
+    label, share = tab.inner_text("#live-label").split(" ", 1)
+    assert label in ("bars", "disks") and share.endswith("%")
+    assert tab.locator("#live-bars tr").count() == 2
+    tab.click("#take")
+    tab.wait_for_selector("#result:not([hidden])")
+    holds(tab, "document.querySelector('#map').naturalWidth > 100")
+    assert not tab.is_visible("#live") and tab.inner_text("#camera") == "Use the camera"
+    frames = tab.get_attribute("#live-label", "data-frames")
+    tab.wait_for_timeout(500)
+    assert tab.get_attribute("#live-label", "data-frames") == frames, "nothing is sent once the camera is off"
 
 
 def _runs(server: Server) -> Path:
