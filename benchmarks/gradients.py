@@ -64,7 +64,7 @@ def main() -> None:
     questions = [predicted(subject, subject.photo(path)) for path in paths[: given.photos]]
     times(questions[: given.timed])
     sums(questions, given.reference)
-    against_captum(questions[:5])
+    against_captum(questions)
     pictures = [pairs_of("efficientnet-lite0", 0, questions, {"anyway": True})]
     if given.digits:
         pictures += [trained(name, given.digits, given.epochs) for name in ("small-cnn", "cifar-cnn")]

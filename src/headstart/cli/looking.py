@@ -104,7 +104,9 @@ def explain(
 
 def predicted(subject: Any, photo: Any) -> str:
     """The name of the class that a net gives a photo."""
-    label: str = subject.classes[int(subject.logits([photo.pixels])[0].argmax())]
+    from headstart.explain.stored import logits_of
+
+    label: str = subject.classes[int(logits_of(subject, [photo])[0].argmax())]
     return label
 
 

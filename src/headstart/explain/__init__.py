@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from headstart.allocator import memory_kept
 from headstart.classifier import Source
 from headstart.errors import UsageError
 from headstart.explain.cam import cam, reads_a_map
 from headstart.explain.explanation import Asked, Check, Explanation, Found, Method, Step, silent
+from headstart.explain.stored import logits_of
 from headstart.explain.subject import Photo, Subject, subject_of
 
 __all__ = [
@@ -132,22 +134,23 @@ _TABLE = (
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
-def first_method(subject: Subject) -> str:
+def first_method(subject: Subject, photo: Photo | None = None) -> str:
     """The one map that says most: the exact one where there is one, else Grad-CAM; occlusion of a "knn" head."""
     if subject.classifier is not None and subject.classifier.head.kind == "knn":
         return "occlusion"
-    return "cam" if reads_a_map(subject) else "gradcam"
+    return "cam" if reads_a_map(subject, photo) else "gradcam"
 
 
-def default_methods(subject: Subject) -> tuple[str, ...]:
+def default_methods(subject: Subject, photo: Photo | None = None) -> tuple[str, ...]:
     """What is shown where nobody says: `first_method`, and one or two pictures of the pixels."""
-    first = first_method(subject)
+    first = first_method(subject, photo)
     if first == "occlusion":
         return (first,)
     rectifiers = import_module("headstart.explain.rectifiers")  # imports torch
     return (first, "gradient", "guided") if rectifiers.follows_rules(subject.net) else (first, "gradient")
 
 
+@memory_kept()
 def explain(
     subject: Subject,
     source: Source | Photo,
@@ -178,15 +181,15 @@ def explain(
         UsageError: unknown method, class, layer or setting, or a method that does not fit the net.
         ImageRejected: the photo cannot be read.
     """
-    chosen = [method_named(name) for name in methods or default_methods(subject)]
+    photo = source if isinstance(source, Photo) else subject.photo(source)
+    chosen = [method_named(name) for name in methods or default_methods(subject, photo)]
     given = dict(settings or {})
     known = {name for method in chosen for name in method.settings}
     if unknown := sorted(set(given) - known):
         raise UsageError(
             f"no chosen method has the setting {unknown[0]!r}; they have: {', '.join(sorted(known)) or 'none'}"
         )
-    photo = source if isinstance(source, Photo) else subject.photo(source)
-    logits = subject.logits([photo.pixels])[0]
+    logits = logits_of(subject, [photo])[0]
     targets = [subject.class_index(label) for label in labels] or [int(logits.argmax())]
     explanations = []
     for target in targets:

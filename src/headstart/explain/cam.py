@@ -19,7 +19,8 @@ from jaxtyping import Float, Float64
 
 from headstart.errors import UsageError
 from headstart.explain.explanation import Asked, Check, Found
-from headstart.explain.subject import Subject
+from headstart.explain.stored import logits_of, outputs_of
+from headstart.explain.subject import Photo, Subject
 from headstart.heads import Head
 from headstart.heads.model import ROOT, root
 
@@ -49,14 +50,14 @@ def cam(asked: Asked) -> Found:
         UsageError: the head reads no map, or compares with known photos; the message says what to use instead.
     """
     subject = asked.subject
-    name = map_of(subject)
+    name = map_of(subject, asked.photo)
     if asked.layer is not None and asked.layer not in (name, name.removesuffix("_map")):
         raise UsageError(
             f"a class activation map is taken where the head reads, at {name.removesuffix('_map')}; "
             f"for {asked.layer} use --method gradcam"
         )
-    maps = subject.outputs([asked.photo.pixels], (name,))[name][0]
-    logit = float(subject.logits([asked.photo.pixels])[0, asked.target])
+    maps = outputs_of(subject, [asked.photo], (name,))[0][name]
+    logit = float(logits_of(subject, [asked.photo])[0, asked.target])
     evidence = evidence_of(_head(subject), maps, asked.target)
     check = Check(float(evidence.places.mean() + evidence.constant), logit, LAW)
     stamps = () if check.residual <= AGREE else (f"does not add up: {100 * check.residual:.1f} %",)
@@ -65,13 +66,13 @@ def cam(asked: Asked) -> Found:
     return Found(evidence.places.astype(np.float32), layer, check, stamps, parameters)
 
 
-def map_of(subject: Subject, *, proven: bool = True) -> str:
+def map_of(subject: Subject, photo: Photo | None = None, *, proven: bool = True) -> str:
     """The output of the backbone whose places a class activation map shows.
 
     Args:
         subject: a run, or a pretrained backbone.
-        proven: show on a picture that the head's vector is the mean of the map, which takes an engine; False: go by the
-            shapes, where the caller looks at what the map adds up to anyway.
+        photo: on which it is shown that the head's vector is the mean of the map; None: a noisy picture.
+        proven: False: go by the shapes, where the caller looks at what the map adds up to anyway.
 
     Raises:
         UsageError: there is none, with the reason and what to use instead.
@@ -88,7 +89,7 @@ def map_of(subject: Subject, *, proven: bool = True) -> str:
         return f"{cut}_map"
     fitting = [name for name, shape in outputs.items() if len(shape) == 3 and shape[0] == outputs[cut][0]]
     for name in reversed(fitting):
-        if not proven or _is_mean_of(subject, cut, name):
+        if not proven or _is_mean_of(subject, cut, name, photo):
             return name
     raise UsageError(
         f"the last layer of {classifier.backbone.name} reads dense layers, not the means of maps, so places have "
@@ -143,11 +144,12 @@ def _line_through(
     return weight, bias
 
 
-def _is_mean_of(subject: Subject, cut: str, name: str) -> bool:
-    """Whether a vector of the backbone is the means of a map, shown on one noisy picture."""
-    noise = np.random.default_rng(0).integers(0, 256, subject.preprocessing.shape, np.uint8)
-    found = subject.outputs([noise], (cut, name))
-    vector, means = found[cut][0], found[name][0].mean(axis=(1, 2))
+def _is_mean_of(subject: Subject, cut: str, name: str, photo: Photo | None) -> bool:
+    """Whether a vector of the backbone is the means of a map, shown on one photo."""
+    if photo is None:
+        photo = subject.photo(np.random.default_rng(0).integers(0, 256, subject.preprocessing.shape, np.uint8))
+    found = outputs_of(subject, [photo], (cut, name))[0]
+    vector, means = found[cut].reshape(-1), found[name].mean(axis=(1, 2))
     return bool(np.abs(vector - means).max() <= AGREE * max(float(np.abs(vector).max()), 1e-6))
 
 
@@ -157,10 +159,10 @@ def _head(subject: Subject) -> Any:
     return subject.classifier.head
 
 
-def reads_a_map(subject: Subject) -> bool:
-    """Whether there is an exact class activation map: else Grad-CAM takes its place."""
+def reads_a_map(subject: Subject, photo: Photo | None = None) -> bool:
+    """Whether there is an exact class activation map: else Grad-CAM takes its place. Arguments as of `map_of`."""
     try:
-        map_of(subject)
+        map_of(subject, photo)
     except UsageError:
         return False
     return True

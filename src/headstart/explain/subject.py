@@ -38,12 +38,14 @@ class Photo:
         picture: the decoded photo, perhaps reduced.
         pixels: what the net takes before normalisation.
         crop: the part of the original that `pixels` shows.
+        digest: SHA-256 of the file's bytes, where what is computed of it may be kept in the store; "": it may not.
     """
 
     name: str
     picture: Picture
     pixels: UInt8[np.ndarray, "size size channels"]
     crop: Box
+    digest: str = ""
 
     @property
     def sha256(self) -> str:
@@ -101,12 +103,16 @@ class Subject:
             raise unknown_layer(self, layer) from None
 
     def photo(self, source: Source) -> Photo:
-        """Read and prepare a photo. Raises ImageRejected."""
-        content = read_photo_bytes(Path(source)) if isinstance(source, str | Path) else source
-        name = source_name(source)
+        """Read and prepare a photo; what is found out of one that has a path may be kept. Raises ImageRejected."""
+        if not isinstance(source, str | Path):
+            return self._prepared(source, source_name(source), "")
+        content = read_photo_bytes(Path(source))
+        return self._prepared(content, source_name(source), hashlib.sha256(content).hexdigest())
+
+    def _prepared(self, content: bytes | UInt8[np.ndarray, "..."], name: str, digest: str) -> Photo:
         picture = decode(content, target=self.preprocessing.decode_target(), name=name)
         crop = self.preprocessing.crop_box(picture.width, picture.height)
-        return Photo(name, picture, self.preprocessing.apply(picture), crop)
+        return Photo(name, picture, self.preprocessing.apply(picture), crop, digest)
 
     def class_index(self, label: str) -> int:
         """The place of a class by its name, or by its number where that is no name. Raises UsageError."""
@@ -138,16 +144,21 @@ class Subject:
         Raises:
             UsageError: there is no backbone, or it has no such output.
         """
+        classifier = self.check_outputs(names)
+        if names not in self._engines:
+            self._engines[names] = open_engine(
+                classifier.backbone, cuts=names, kind=classifier.engine, threads=self.threads
+            )
+        found = dict(self._engines[names].run(enumerate(photos), names))
+        return {name: np.stack([found[place][name] for place in range(len(found))]) for name in names}
+
+    def check_outputs(self, names: tuple[str, ...]) -> Classifier:
+        """The classifier whose backbone has these outputs. Raises UsageError, as `outputs`."""
         if self.classifier is None:
             raise UsageError(f"{shown(self.name)} is no run and no pretrained backbone, so nothing is converted for it")
         if unknown := [name for name in names if name not in self.classifier.backbone.outputs]:
             raise unknown_layer(self, unknown[0])
-        if names not in self._engines:
-            self._engines[names] = open_engine(
-                self.classifier.backbone, cuts=names, kind=self.classifier.engine, threads=self.threads
-            )
-        found = dict(self._engines[names].run(enumerate(photos), names))
-        return {name: np.stack([found[place][name] for place in range(len(found))]) for name in names}
+        return self.classifier
 
     @functools.cached_property
     def _engines(self) -> dict[tuple[str, ...], OpenVinoEngine | TorchEngine]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from PIL import Image
 
+from headstart.allocator import memory_kept
 from headstart.errors import DataError, UsageError
 from headstart.explain import METHODS, default_methods
 from headstart.explain.explanation import Asked, Found, Method, Step, silent
@@ -181,6 +182,7 @@ def _residual(one: Judged) -> str:
     return f"{100 * residual:.1f} %" if residual > 1e-3 else f"{residual:.0e}"
 
 
+@memory_kept()
 def trust(
     subject: Subject,
     data: Data,

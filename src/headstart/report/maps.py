@@ -6,20 +6,14 @@ than its pictures: whatever goes wrong here becomes a sentence.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from headstart.classifier import Classifier
 from headstart.errors import DataError, HeadstartError
-from headstart.features.decoding import Keeper, Recipe
 from headstart.report.facts import Row
 from headstart.report.pictures import THUMBNAIL_SIDE, jpeg
-from headstart.store import Store
-
-if TYPE_CHECKING:
-    from headstart.explain import Photo, Subject
 
 MAPPED = 8  # mistakes with a map
 AGREE = 1e-3  # share of a logit by which what the map adds up to may differ from it
@@ -67,6 +61,7 @@ def _drawn(classifier: Classifier, rows: Sequence[Row], fetch: Fetch) -> Iterato
     from headstart.explain import subject_of
     from headstart.explain.cam import evidence_of, map_of
     from headstart.explain.drawing import overlay
+    from headstart.explain.stored import outputs_of
 
     # one thread: an engine of one stream starts in half the time, and other pictures are drawn meanwhile
     subject, cut = subject_of(classifier, "this model", threads=1), classifier.cut
@@ -76,45 +71,17 @@ def _drawn(classifier: Classifier, rows: Sequence[Row], fetch: Fetch) -> Iterato
         for row in rows:
             try:
                 content = fetch(row["path"])
-                photos.append((row, content, subject.photo(content)))
+                photo = subject.photo(content)
             except DataError:
                 continue  # it changed since the test, and is shown without a picture, too
-        found = _values(subject, [(content, photo) for _, content, photo in photos], tuple(dict.fromkeys((cut, name))))
+            digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
+            photos.append((row, replace(photo, digest=digest)))
+        found = outputs_of(subject, [photo for _, photo in photos], tuple(dict.fromkeys((cut, name))))
     finally:
         subject.close()
-    shape = classifier.backbone.outputs[name]
-    for (row, _, photo), values in zip(photos, found, strict=True):
+    for (row, photo), values in zip(photos, found, strict=True):
         target = classifier.classes.index(row["predicted"])
-        logit = float(classifier.logits_from_features(values[cut][None])[0, target])
-        evidence = evidence_of(classifier.head, values[name].reshape(shape), target)
+        logit = float(classifier.logits_from_features(values[cut].reshape(1, -1))[0, target])
+        evidence = evidence_of(classifier.head, values[name], target)
         if abs(float(evidence.places.mean()) + evidence.constant - logit) <= AGREE * max(abs(logit), 1.0):
             yield row["path"], jpeg(overlay(photo, evidence.places, THUMBNAIL_SIDE))
-
-
-def _values(
-    subject: "Subject", photos: Sequence[tuple[bytes | np.ndarray, "Photo"]], names: tuple[str, ...]
-) -> list[dict[str, np.ndarray]]:
-    """Outputs of the backbone for each photo, flattened: from the store, and kept there."""
-    classifier = subject.classifier
-    if classifier is None or not photos:
-        return []
-    backbone = classifier.backbone
-    fingerprints = {name: backbone.fingerprint(name, classifier.engine) for name in names}
-    recipe = Recipe(backbone.preprocessing.decode_target(), backbone.preprocessing, fingerprints)
-    keys = [
-        {name: recipe.feature_key(hashlib.sha256(content).hexdigest(), name) for name in names}
-        if isinstance(content, bytes)
-        else {}
-        for content, _ in photos
-    ]
-    with Store() as store:
-        keeper = Keeper(store)
-        known = keeper.get_many([key for own in keys for key in own.values()])
-        missing = [place for place, own in enumerate(keys) if not own or not known.keys() >= set(own.values())]
-        computed = subject.outputs([photos[place][1].pixels for place in missing], names) if missing else {}
-        made = {place: {name: computed[name][at].reshape(-1) for name in names} for at, place in enumerate(missing)}
-        keeper.put_many({keys[place][name]: made[place][name] for place in missing if keys[place] for name in names})
-    return [
-        made[place] if place in made else {name: np.asarray(known[key]) for name, key in own.items()}
-        for place, own in enumerate(keys)
-    ]

@@ -151,9 +151,10 @@ class Run:
         from headstart.explain import explain, first_method  # predicting does not need what it imports
 
         subject = self._subject(threads)
-        methods = (method or first_method(subject),)
+        photo = subject.photo(source)
+        methods = (method or first_method(subject, photo),)
         labels = () if label is None else (label,)
-        return explain(subject, source, methods, labels, layer=layer, seed=seed, settings=settings)[0]
+        return explain(subject, photo, methods, labels, layer=layer, seed=seed, settings=settings)[0]
 
     @functools.cache  # noqa: B019 - as long as the run, whose engines it keeps open
     def _subject(self, threads: int) -> "Subject":

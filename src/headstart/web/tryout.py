@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headstart.errors import ImageRejected
-from headstart.explain import Explanation, explain, first_method
+from headstart.explain import Explanation, Photo, explain, first_method
 from headstart.web.opened import Opened, OpenRun
 from headstart.web.rendering import answer, inline, page, picture, thumbnail
 from headstart.web.screening import photo_bytes
@@ -91,9 +91,10 @@ def explained(
         side: px, the longer side of the picture.
     """
     with opened.lock:
-        name = method or first_method(opened.subject)
+        photo = source if isinstance(source, Photo) else opened.subject.photo(source)
+        name = method or first_method(opened.subject, photo)
         labels = () if label is None else (label,)
-        found: Explanation = explain(opened.subject, source, (name,), labels, settings=QUICK.get(name, {}))[0]
+        found: Explanation = explain(opened.subject, photo, (name,), labels, settings=QUICK.get(name, {}))[0]
         image = found.overlay(side)
     check = found.check
     return {
