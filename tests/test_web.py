@@ -1,9 +1,13 @@
 """The local pages, asked by a plain client: what they say, what they refuse, and what they never do."""
 
+import contextlib
 import csv
 import json
+import os
 import re
+import signal
 import socket
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +20,7 @@ from headstart.errors import DataError
 from headstart.web.folders import Folders
 from headstart.web.jobs import Job
 from make_run import CLASSES, small_classifier, small_metrics, small_rows, write_small_run
+from service_running import jpeg
 from web_server import Server, serving
 
 LESSONS = ("convolution", "windows", "pooling", "filters", "rate", "dropout", "cases", "cases?run=small")
@@ -162,6 +167,32 @@ def test_what_is_no_photo_is_refused_with_a_sentence_and_stays_nowhere(server: S
         message = json.loads(content)["error"]["message"]
         assert status == 422 and message and "Traceback" not in message
     assert sorted(path.name for path in place.rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, which this system has not")
+def test_a_photo_whose_decoder_is_killed_again_and_again_is_told_to_come_back(server: Server):
+    """The decoder is the child of the server that runs `headstart.service.worker`."""
+    photo, stop = jpeg(3, 700), threading.Event()
+    assert server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)[0] == 200
+
+    def hunt() -> None:
+        while not stop.is_set():
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    if int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) != server.process.pid:
+                        continue
+                    if b"headstart.service.worker" in (folder / "cmdline").read_bytes():
+                        os.kill(int(folder.name), signal.SIGKILL)
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        status, headers, content = server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)
+    finally:
+        stop.set()
+        hunter.join()
+    assert status == 503 and headers["retry-after"] == "1" and "try again" in json.loads(content)["error"]["message"]
+    assert server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)[0] == 200
 
 
 def test_wrong_addresses_are_refused_in_words_and_not_with_an_internal_error(server: Server):
