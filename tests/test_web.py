@@ -171,25 +171,32 @@ def test_what_is_no_photo_is_refused_with_a_sentence_and_stays_nowhere(server: S
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, which this system has not")
 def test_a_photo_whose_decoder_is_killed_again_and_again_is_told_to_come_back(server: Server):
-    """The decoder is the child of the server that runs `headstart.service.worker`."""
-    photo, stop = jpeg(3, 700), threading.Event()
+    """It is stopped before the photo comes, killed with it, and killed again while it starts."""
+    photo, over = jpeg(3, 700), threading.Event()
     assert server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)[0] == 200
 
-    def hunt() -> None:
-        while not stop.is_set():
-            for folder in Path("/proc").glob("[0-9]*"):
-                with contextlib.suppress(OSError, IndexError, ValueError):
-                    if int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) != server.process.pid:
-                        continue
-                    if b"headstart.service.worker" in (folder / "cmdline").read_bytes():
-                        os.kill(int(folder.name), signal.SIGKILL)
+    def send(number: signal.Signals) -> int:
+        """To the children of the server that decode; how many there were."""
+        found = 0
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == server.process.pid and b"service.worker" in (folder / "cmdline").read_bytes():
+                    os.kill(int(folder.name), number)
+                    found += 1
+        return found
 
+    def hunt() -> None:
+        while not over.is_set():
+            send(signal.SIGKILL)
+
+    assert send(signal.SIGSTOP) == 1
     hunter = threading.Thread(target=hunt)
     hunter.start()
     try:
         status, headers, content = server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)
     finally:
-        stop.set()
+        over.set()
         hunter.join()
     assert status == 503 and headers["retry-after"] == "1" and "try again" in json.loads(content)["error"]["message"]
     assert server.ask("/learn/convolution/photo?kernel=blur", "POST", photo)[0] == 200
