@@ -269,7 +269,7 @@ def guarded(app: ASGIApp, settings: GuardSettings, observe: Observe | None = Non
     """Put the guard in front of an application.
 
     Args:
-        app: any ASGI application; it may raise `Refused` (a Starlette one needs `tell_refused` as a handler).
+        app: any ASGI application; it may raise `Refused`.
         settings: what is let through.
         observe: is told of every answer: request, status, seconds.
 
