@@ -160,6 +160,10 @@ def test_the_curves_stand_where_the_numbers_say() -> None:
     assert train == "48.0,12.0 176.0,116.0 304.0,220.0" and valid == "48.0,116.0 176.0,168.0 304.0,136.8"
     assert loss["best_x"] == accuracy["best_x"] == 176.0
     assert [tick["text"] for tick in loss["y_ticks"]] == ["0", "0.5", "1", "1.5", "2"]
+    assert drawn["lowest"]
+    kept = training_curves(rows, 3)  # another epoch was kept
+    assert kept is not None and kept["best"]["epoch"] == 3 and not kept["lowest"]
+    assert kept["charts"][0]["best_x"] == 304.0 and training_curves(rows, "3") == drawn
     assert training_curves(rows[:1]) is None and training_curves([]) is None
 
 

@@ -1,7 +1,9 @@
 """Every strategy from the command line: a run of the same form, the same answers on every way, and honest words."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from headstart.errors import ConfigError, UsageError
 from headstart.images import decode
 from headstart.job.advice import stand
 from headstart.job.choices import OWN, check_settings
+from headstart.job.material import with_all_photos, with_validation
 from headstart.job.preparations import PREPARATIONS
+from headstart.split import Split
 from headstart.transfer.cases import CASES, STRATEGIES
 
 QUICK = {
@@ -53,6 +57,90 @@ def test_a_strategy_ends_in_a_run_that_answers_the_same_on_every_way(
     with torch.no_grad():
         whole = run.classifier.full_network()(torch.from_numpy(pixels[None])).numpy()[0]
     assert np.allclose(whole, list(own.values()), atol=1e-4)
+
+
+@pytest.fixture
+def few_epochs(photo_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
+    """Run strategy deeper, quickly; returns the exit status and the run."""
+
+    def train(name: str, *words: str) -> tuple[int, Path]:
+        given = ("--strategy", "deeper", "--cut", "stage7", "--views", "2", "--epochs", "3", "--quiet", *words)
+        return main(["train", str(photo_folder), "--out", str(tmp_path / name), *given]), tmp_path / name
+
+    return train
+
+
+def documents(run: Path) -> tuple[dict, dict]:
+    return json.loads((run / "metrics.json").read_text()), json.loads((run / "plan.json").read_text())
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_fine_tuning_ends_on_all_photos_and_is_judged_by_the_training_that_had_not_seen_the_validation(
+    few_epochs: Callable[..., tuple[int, Path]],
+) -> None:
+    (_, once), (_, twice) = few_epochs("once", "--no-again"), few_epochs("twice")
+    (first, plan), (second, plan_again) = documents(once), documents(twice)
+    assert plan["best_epoch"] == plan_again["best_epoch"] == 3
+    photos = first["data"]["train"] + first["data"]["validation"]
+    assert plan_again["evidence"]["trained_again_on"] == photos and "trained_again_on" not in plan["evidence"]
+    assert any(f"on all {photos} photos" in sentence for sentence in plan_again["why"])
+    # the word on the validation photos is the same to the last digit but those of another engine; the weights are not
+    assert second["validation"]["log_loss"] == pytest.approx(first["validation"]["log_loss"], rel=1e-3)
+    assert (once / "history.csv").read_text().splitlines()[0] == (twice / "history.csv").read_text().splitlines()[0]
+    assert (once / "model.safetensors").read_bytes() != (twice / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_fine_tuning_goes_on_where_it_stopped_also_in_the_training_on_all_photos(
+    few_epochs: Callable[..., tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.job import network
+    from headstart.training.callbacks import LambdaCallback
+
+    _, straight = few_epochs("straight")
+    fits = []
+
+    def interrupted(*words: Any, callbacks: Sequence[Any] = (), **settings: Any) -> Any:
+        fits.append(len(callbacks))
+
+        def stop(epoch: int, _: dict) -> None:
+            if len(fits) == 2 and epoch == 1:
+                raise KeyboardInterrupt
+
+        return fit(*words, callbacks=[*callbacks, LambdaCallback(on_epoch_begin=stop)], **settings)
+
+    fit = network.fit
+    monkeypatch.setattr(network, "fit", interrupted)
+    status, broken = few_epochs("broken", "--checkpoint-seconds", "0.001")
+    assert status == 130 and fits == [1, 0] and not broken.exists()
+    assert {path.name for path in (broken.parent / "broken.training").iterdir()} >= {"checkpoint", "again"}
+    assert few_epochs("broken", "--resume")[0] == 0
+    for name in ("model.safetensors", "plan.json", "predictions.csv"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
+    assert not (broken.parent / "broken.training").exists()
+
+
+@pytest.mark.usefixtures("ready_cache")
+def test_validation_photos_that_the_data_bring_are_never_trained_on(photo_folder: Path, tmp_path: Path) -> None:
+    brought = tmp_path / "parts"
+    for place in sorted(photo_folder.rglob("*.png")):
+        part = ("train", "train", "val", "test")[int(place.stem) % 4]
+        (brought / part / place.parent.name).mkdir(parents=True, exist_ok=True)
+        (brought / part / place.parent.name / place.name).write_bytes(place.read_bytes())
+    config = TrainConfig(strategy="deeper", cut="stage7", views=1, epochs=2)
+    run = headstart.train(brought, tmp_path / "run", config=config, quiet=True)
+    assert run.metrics["data"]["validation"] == 12 and "trained_again_on" not in run.plan["evidence"]
+
+
+def test_photos_set_apart_come_back_in_their_places() -> None:
+    rows = np.array([1, 4, 6, 8, 9])
+    given = Split(rows, rows[:0], np.array([3]), np.array([0, 1, 0, 2, 1]), {}, "")
+    apart = with_validation(given, 0)
+    assert apart.validation.tolist() == [1, 6] and apart.train.tolist() == [4, 8, 9]
+    whole = with_all_photos(apart)
+    assert whole is not None and whole.train.tolist() == rows.tolist() and not len(whole.validation)
+    assert whole.folds.tolist() == [3, 1, 3, 2, 1]  # a fold of their own
+    assert with_all_photos(whole) is None
 
 
 def test_every_strategy_has_its_settings_and_its_words() -> None:

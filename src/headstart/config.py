@@ -15,6 +15,7 @@ OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam"
 LOSSES = ("cross-entropy", "mse")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
 TUNING_RATE = 5e-4  # of adam, at the top of one-cycle: weights that are good already take small steps
+UNLIKE_RATE = 1.5e-3  # the same for photos that are not similar to those the weights come from: more has to change
 AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
 
 
@@ -69,10 +70,11 @@ class TrainConfig(LoopConfig):
     colour: str = "auto"  # gray, colour, or auto: gray where every training photo is
     validation_fraction: float = 0.2  # share of the training photos, where the data bring no validation split
     batch_size: int = 0  # photos a step; 0: 128 from random weights, 32 from pretrained ones
-    learning_rate: float = 0.0  # at its highest; 0: 0.0005 from pretrained weights, else by the optimiser
+    learning_rate: float = 0.0  # at its highest; 0: by the optimiser; pretrained 0.0005, 0.0015 where not similar
     augment: str = "auto"  # none, photos, digits, any-way-up, cifar; auto: none from random weights, else by similarity
     schedule: str = "one-cycle"  # of the learning rate: constant, step, cosine, one-cycle or plateau
-    keep: str = "best"  # the weights of the epoch with the lowest validation loss; last: those of the last epoch
+    keep: str = "best"  # the weights of the best epoch by validation (see docs/transfer.md); last: of the last epoch
+    again: bool = True  # of deeper and full: then train on up to 2,000 photos, the validation photos too
     patience: int = 0  # epochs without a lower validation loss after which training ends; 0: all epochs are run
 
     def __post_init__(self) -> None:

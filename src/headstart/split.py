@@ -36,6 +36,7 @@ class Split:
         folds: the fold of each train photo, 0, 1, ...; clusters are whole, classes are spread evenly.
         kept_out: photo index -> why it is in no part.
         how: one sentence, where the test comes from.
+        apart: the validation photos were training photos and were set apart; else the data gave them or have none.
     """
 
     train: Int64[np.ndarray, "train"]
@@ -44,6 +45,7 @@ class Split:
     folds: Int64[np.ndarray, "train"]
     kept_out: dict[int, str]
     how: str
+    apart: bool = False
 
 
 def make_split(

@@ -88,7 +88,11 @@ NETWORK = (
     ("--epochs", int, "Passes over the training photos. Default 10."),
     ("--batch-size", int, "Photos a step. Default 128 from random weights, 32 from pretrained ones."),
     ("--optimiser", str, "sgd, rmsprop, adagrad, adadelta, adam (default), adamax, nadam or adamw."),
-    ("--learning-rate", float, "At its highest. Default: 0.0005 from pretrained weights, else by the optimiser."),
+    (
+        "--learning-rate",
+        float,
+        "At its highest. Default: by the optimiser; from pretrained weights 0.0005 or 0.0015.",
+    ),
     ("--schedule", str, "Of the rate: one-cycle (default), constant, step, cosine or plateau."),
     ("--momentum", float, "Of sgd. Default 0.9."),
     ("--nesterov", None, "Of sgd: look ahead along the momentum."),
@@ -104,7 +108,12 @@ NETWORK = (
     ("--image-size", int, "Side of the photos that the network sees, pixels. Default: by the network and the photos."),
     ("--colour", str, "gray, colour, or auto (default): gray where every training photo is."),
     ("--validation-fraction", float, "Share of the training photos where DATA has no val split. Default 0.2."),
-    ("--keep", str, "Weights of the best epoch by validation loss (best, default) or of the last."),
+    ("--keep", str, "The weights of the best epoch by validation loss (best, default) or those of the last."),
+    (
+        "--again/--no-again",
+        None,
+        "Then train deeper or full on the validation photos too (default).",
+    ),
     ("--patience", int, "Stop after so many epochs without a lower validation loss. Default 0: run all."),
 )
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 
 from headstart import heads
 from headstart.backbones import Backbone
-from headstart.config import TrainConfig
+from headstart.config import TUNING_RATE, UNLIKE_RATE, TrainConfig
 from headstart.features import survey_photos
 from headstart.features.decoding import Keeper
 from headstart.heads import FittedHead
@@ -63,14 +63,19 @@ class Standing:
         """The part of `evidence` in plan.json."""
         return {"size": self.size.to_json(), "similarity": self.similarity.to_json()}
 
-    def with_augmentation(self, config: TrainConfig) -> TrainConfig:
-        """The settings with an augmentation, where the choice is left to us: flips only where a mirrored photo is one.
+    def with_choices(self, config: TrainConfig) -> TrainConfig:
+        """The settings with an augmentation and a learning rate, where the choice is left to us.
 
-        Of photos like those of ImageNet that is so; of others, such as characters, nobody knows.
+        Flips only where a mirrored photo is one: of photos like those of ImageNet that is so; of others, such as
+        characters, nobody knows. A higher rate where the photos are not similar: the weights have further to go.
         """
-        if config.augment != "auto":
-            return config
-        return dataclasses.replace(config, augment="photos" if self.similarity.verdict == "similar" else "digits")
+        similar = self.similarity.verdict == "similar"
+        usual = TUNING_RATE if similar else UNLIKE_RATE
+        return dataclasses.replace(
+            config,
+            augment=("photos" if similar else "digits") if config.augment == "auto" else config.augment,
+            learning_rate=config.learning_rate or usual,
+        )
 
 
 @dataclass(frozen=True, eq=False)

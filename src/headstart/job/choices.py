@@ -8,6 +8,7 @@ from headstart.files import shown
 from headstart.nets import NETS
 
 TRAINED = ("deeper", "full", "scratch")  # strategies that train a network
+TUNED = ("again",)  # of a net that starts from pretrained weights
 LOOP = (
     *(field.name for field in dataclasses.fields(LoopConfig) if field.name not in ("seed", "threads")),
     *("validation_fraction", "keep", "patience"),
@@ -16,11 +17,11 @@ BACKBONE = ("backbone", "weights")
 HEAD = ("cut", "head", "folds")
 #: strategy -> the settings that it looks at, besides those that all look at
 OWN: dict[str, tuple[str, ...]] = {
-    "auto": (*BACKBONE, *HEAD, "budget", "large"),
+    "auto": (*BACKBONE, *HEAD, *TUNED, "budget", "large"),
     "head": (*BACKBONE, *HEAD),
     "early": (*BACKBONE, *HEAD, "large"),
-    "deeper": (*BACKBONE, "cut", *LOOP, "views", "large"),
-    "full": (*BACKBONE, *LOOP, "large"),
+    "deeper": (*BACKBONE, "cut", *LOOP, *TUNED, "views", "large"),
+    "full": (*BACKBONE, *LOOP, *TUNED, "large"),
     "scratch": ("net", "backbone", *LOOP, "image_size", "colour"),
 }
 

@@ -156,6 +156,18 @@ def with_validation(split: Split, seed: int) -> Split:
         validation=split.train[held],
         folds=split.folds[~held],
         how=f"{split.how} {how}",
+        apart=True,
+    )
+
+
+def with_all_photos(split: Split) -> Split | None:
+    """The split with the validation photos among the training photos again; None where the data gave them."""
+    if not split.apart:
+        return None
+    order = np.argsort(both := np.concatenate([split.train, split.validation]), kind="stable")
+    folds = np.concatenate([split.folds, np.full(len(split.validation), split.folds.max(initial=-1) + 1)])
+    return dataclasses.replace(
+        split, train=both[order], validation=both[:0], folds=folds[order].astype(np.int64), apart=False
     )
 
 

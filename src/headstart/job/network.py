@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from headstart import runs
 from headstart.backbones import Backbone, open_backbone
@@ -14,16 +15,20 @@ from headstart.errors import ConfigError, OutputError
 from headstart.files import shown
 from headstart.job import outcome
 from headstart.job.advice import Standing, cuts_to_probe, picture_of, probe, stand
-from headstart.job.material import Material, Say, Timings, look
+from headstart.job.material import Material, Say, Timings, look, with_all_photos
 from headstart.job.preparations import PREPARATIONS, Preparation
 from headstart.job.trained import Trained, callbacks_of, class_weights_of, write_trained
 from headstart.job.unfinished import Unfinished
 from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
 from headstart.training.distributed import ALONE, Place, share
+from headstart.training.evaluation import predict_logits
 from headstart.training.loop import fit
 from headstart.training.probes import dead_shares
 from headstart.transfer.probes import Probe
+
+LATE = 0.7  # share of the epochs
+MANY = 2_000  # training photos from which a fifth more of them is not worth a second training
 
 
 @dataclass(eq=False)
@@ -63,16 +68,15 @@ class Underway:
             ConfigError: the training diverged.
         """
         with self.clock.step("fit"):
-            return run_training(
-                self.ready,
-                self.material,
-                unfinished=self.unfinished,
-                fresh=self.fresh,
-                checkpoint_seconds=checkpoint_seconds,
-                among=self.among,
-                quiet=self.quiet,
-                say=self.say,
-            )
+            common: dict[str, Any] = {
+                "unfinished": self.unfinished,
+                "fresh": self.fresh,
+                "checkpoint_seconds": checkpoint_seconds,
+                "quiet": self.quiet,
+                "say": self.say,
+            }
+            trained = run_training(self.ready, self.material, among=self.among, **common)
+            return train_again(self.ready, trained, self.material, **common)
 
     def write(self, trained: Trained, *, overwrite: bool) -> runs.Run:
         """Test what was trained and write its run; of processes that train together one does so."""
@@ -87,10 +91,12 @@ class Underway:
                 classifier,
                 self.material.split,
                 trained.epochs,
+                kept=trained.kept,
                 case="scratch" if standing is None else standing.case.name,
                 begun=_begun(self.config, standing, self.among),
                 why=self.ready.why,
                 told=self.ready.told | ({} if standing is None else standing.to_json()),
+                photos=trained.photos,
             ),
             self.clock,
             picture="" if standing is None else picture_of(self.material.dataset.name, standing),
@@ -170,7 +176,7 @@ def underway(
         standing = None if backbone is None else stand(material, backbone, config, _probed(material, backbone, config))
     try:
         with clock.step("fit"):
-            asked = config if standing is None else standing.with_augmentation(config)
+            asked = config if standing is None else standing.with_choices(config)
             ready = PREPARATIONS[config.strategy](material, asked, backbone, among=among, quiet=quiet, say=say)
             if among.writes:
                 fresh = not unfinished.open(config, material.about["fingerprint"])
@@ -219,7 +225,7 @@ def run_training(
         ready.training,
         ready.validation,
         ready.config,
-        callbacks=callbacks_of(ready.config),
+        callbacks=callbacks_of(ready.config, ready.validation),
         checkpoint=None if unfinished is None else unfinished.checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         resume=not fresh,
@@ -234,10 +240,63 @@ def run_training(
         raise ConfigError(f"the training diverged: {history.reason}")
     net = ready.net.cpu()
     return Trained(
-        epochs=outcome.rows_of(history.rows),
-        dead=dead_shares(net, next(iter(ready.validation.epoch(0)))[0]) if among.writes else {},
+        epochs=(rows := outcome.rows_of(history.rows)),
+        kept=history.kept or int((outcome.best_row(rows) if ready.config.keep == "best" else rows[-1])["epoch"]),
+        dead=dead_shares(net, next(iter((ready.validation or ready.training).epoch(0)))[0]) if among.writes else {},
         take_apart=lambda: ready.finish(net),
     )
+
+
+def train_again(
+    ready: Preparation,
+    trained: Trained,
+    material: Material,
+    *,
+    unfinished: Unfinished | None = None,
+    fresh: bool = True,
+    checkpoint_seconds: float = 60.0,
+    quiet: bool,
+    say: Say,
+) -> Trained:
+    """The same training on the validation photos too: what they had to tell is known then, and photos are few.
+
+    It is left out where the settings say so, where the data gave the validation photos, where there are many photos, or
+    where the best epoch came early: a schedule that was cut off cannot be repeated on other photos.
+
+    Args:
+        ready, trained: the first training, and what it left.
+        material, unfinished, fresh, checkpoint_seconds, quiet, say: as of `run_training`.
+
+    Returns:
+        What the second training left, with the first one's word on the validation photos; else `trained`.
+    """
+    split, config = with_all_photos(material.split), ready.config
+    if ready.again is None or ready.validation is None or split is None or not config.again:
+        return trained
+    if len(split.train) > MANY or len(trained.epochs) < config.epochs or trained.kept < LATE * config.epochs:
+        return trained
+    held_out = predict_logits(ready.net, ready.validation).numpy()
+    say(f"training again on all {len(split.train):,} photos, those of the validation among them")
+    whole = replace(material, split=split)
+    second = ready.again(whole)
+    history = fit(
+        second.net,
+        second.training,
+        None,
+        second.config,
+        checkpoint=None if unfinished is None else unfinished.again,
+        checkpoint_seconds=checkpoint_seconds,
+        resume=not fresh,
+        class_weights=class_weights_of(whole, second.config),
+        rate_of=second.rate_of,
+        quiet=quiet,
+        say=say,
+    )
+    if history.stopped == "diverged":
+        say(f"that training diverged ({history.reason}); the first one is kept")
+        return trained
+    net = second.net.cpu()
+    return replace(trained, take_apart=lambda: second.finish(net), held_out=held_out, photos=len(split.train))
 
 
 def _probed(material: Material, backbone: Backbone, config: TrainConfig) -> Sequence[Probe]:

@@ -21,7 +21,11 @@ from headstart.split import Split
 TRAIN_SAMPLE = 2_000  # training photos on which the accuracy of the finished net is measured
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms: kept, but not trained
-COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "gradient_norm")
+CALIBRATED = "val_calibrated_loss"  # as `headstart.training.monitors` has it
+COLUMNS = (
+    *("epoch", "loss", "accuracy", "val_loss", "val_accuracy", CALIBRATED),
+    *("learning_rate", "seconds", "gradient_norm"),
+)
 Rows = Sequence[Mapping[str, float | int]]  # of a history: a row an epoch
 
 
@@ -74,12 +78,25 @@ def compute_parts(
     return Parts(validation, test, train, sample)
 
 
-def judge(classifier: Classifier, parts: Parts, labels: Int64[np.ndarray, "photos"], split: Split) -> Judged:
-    """Measure. The temperature was fitted to the validation photos: their log loss and ECE have one fitted number."""
+def judge(
+    classifier: Classifier,
+    parts: Parts,
+    held_out: Float32[np.ndarray, "validation classes"],
+    labels: Int64[np.ndarray, "photos"],
+    split: Split,
+) -> Judged:
+    """Measure. The temperature was fitted to the validation photos: their log loss and ECE have one fitted number.
+
+    Args:
+        classifier: what came out.
+        parts: the photos that judge it.
+        held_out: logits of the validation photos, by a net that had not seen them.
+        labels: of every photo of the data.
+        split: how the photos were divided.
+    """
     classes = classifier.classes
-    test, validation, own = (
-        classifier.probabilities_from_features(part) for part in (parts.test, parts.validation, parts.train)
-    )
+    test, own = (classifier.probabilities_from_features(part) for part in (parts.test, parts.train))
+    validation = heads.probabilities(held_out, classifier.temperature)
     return Judged(
         test=metrics.evaluate(test, labels[split.test], classes),
         validation=metrics.evaluate(validation, labels[split.validation], classes),
@@ -107,10 +124,12 @@ def trained_plan(
     split: Split,
     rows: Rows,
     *,
+    kept: int,
     case: str,
     begun: Sequence[str],
     why: Sequence[str],
     told: Mapping[str, Any],
+    photos: int = 0,
 ) -> dict[str, Any]:
     """Say what was trained, how, and on which evidence; the final test is no part of it.
 
@@ -119,13 +138,14 @@ def trained_plan(
         classifier: what came out.
         split: how the photos were divided.
         rows: of the history.
+        kept: the epoch whose weights the net has, from 1.
         case: of transfer learning, or "scratch".
         begun: why this strategy, in sentences.
         why: what was trained from what, in sentences.
         told: `backbone`, and what else was decided.
+        photos: on which it was trained again, those of the validation among them; 0: it was not.
     """
-    best, last = best_row(rows), rows[-1]
-    kept = best if config.keep == "best" else last
+    last, chosen = rows[-1], rows[kept - 1]
     tensors = classifier.backbone.tensors()
     parameters = sum(values.size for name, values in tensors.items() if not name.endswith(STATISTICS))
     return {
@@ -136,7 +156,7 @@ def trained_plan(
         "cut": classifier.cut,
         "head": classifier.head.kind,
         "epochs": len(rows),
-        "best_epoch": int(kept["epoch"]),
+        "best_epoch": kept,
         "why": [
             *begun,
             f"{parameters:,} parameters, {len(split.train):,} training photos, "
@@ -146,22 +166,37 @@ def trained_plan(
             f"{config.batch_size:,}: {len(rows):,} of {config.epochs:,} epochs were run; "
             f"the validation loss went from {rows[0]['val_loss']:.4g} to "
             f"{last['val_loss']:.4g}.",
-            f"The weights are those of epoch {kept['epoch']:.0f}, with validation loss {kept['val_loss']:.4g} and "
-            f"validation accuracy {100 * kept['val_accuracy']:.1f} %"
-            + (": the lowest loss of all." if kept is best else "; the lowest loss was not asked for."),
+            f"The weights are those of epoch {kept}, with validation loss {chosen['val_loss']:.4g} and validation "
+            f"accuracy {100 * chosen['val_accuracy']:.1f} %{_why_kept(rows, kept, config)}",
+            *([_trained_again(photos)] if photos else []),
             f"Its logits are divided by {classifier.temperature:.3g}, which makes the probabilities of the "
             f"{len(split.validation):,} validation photos true on average.",
             split.how,
         ],
-        "evidence": {name: value for name, value in told.items() if name != "backbone"},
+        "evidence": {name: value for name, value in told.items() if name != "backbone"}
+        | ({"trained_again_on": photos} if photos else {}),
     }
+
+
+def _why_kept(rows: Rows, kept: int, config: TrainConfig) -> str:
+    """Why this epoch, as the end of a sentence."""
+    if config.keep == "last":
+        return "; the lowest loss was not asked for."
+    if CALIBRATED not in rows[0]:
+        return ": the lowest loss of all."
+    if kept == len(rows):
+        return ": the last, and no earlier one is clearly better."
+    return ": once calibrated its loss is lower than that of the last by more than one standard error."
+
+
+def _trained_again(photos: int) -> str:
+    return (
+        f"Then it was trained again, from the same beginning and for as many epochs, on all {photos:,} photos, those "
+        "of the validation among them. These weights are kept. The measures of the validation and the temperature are "
+        "of the first training, which had not seen its photos."
+    )
 
 
 def as_validation(split: Split) -> Split:
     """The split with the validation photos in the place of the training photos: the net was not fitted to them."""
     return dataclasses.replace(split, train=split.validation, folds=np.zeros(len(split.validation), np.int64))
-
-
-def fitted_temperature(head: heads.Head, parts: Parts, labels: Int64[np.ndarray, "photos"], split: Split) -> float:
-    """The temperature for the validation photos."""
-    return heads.fit_temperature(head.logits(parts.validation), labels[split.validation])

@@ -196,7 +196,7 @@ class _Trying:
     def augmentation(self, left: float) -> Remedy:
         """Changed views of each training photo, beside the photo."""
         begun, cost = time.perf_counter(), len(self.train) * SECONDS_A_VIEW * (VIEWS + 1)
-        asked = self.advice.standing.with_augmentation(self.config)
+        asked = self.advice.standing.with_choices(self.config)
         command = f"{self.command} --strategy deeper --augment {asked.augment}"
         if cost > left:
             return _too_dear("augmentation", cost, command)

@@ -48,16 +48,18 @@ class Preparation:
         why: sentences for the plan.
         told: more of the plan: what it was made of.
         rate_of: from a parameter's name to its share of the learning rate; None: all the same.
+        again: prepares the same training of other photos, which may have no validation; None: it is not made for that.
     """
 
     net: Any
     training: Batches
-    validation: Batches
+    validation: Batches | None
     config: TrainConfig
     finish: Callable[[Any], Parts]
     why: tuple[str, ...]
     told: dict[str, Any]
     rate_of: Callable[[str], float] | None = None
+    again: "Callable[[Material], Preparation] | None" = None
 
 
 def prepare_scratch(
@@ -98,7 +100,7 @@ def prepare_full(
     backbone: Backbone | None,
     *,
     among: Place,
-    quiet: bool,  # noqa: ARG001 - every function of the table takes the same
+    quiet: bool,
     say: Say,
 ) -> Preparation:
     """The whole pretrained net, its first layers at a lower learning rate, with a new last layer that is fitted."""
@@ -126,6 +128,7 @@ def prepare_full(
         ),
         told={"backbone": backbone.name},
         rate_of=rate_of,
+        again=lambda others: prepare_full(others, config, backbone, among=among, quiet=quiet, say=say),
     )
 
 
@@ -134,7 +137,7 @@ def prepare_deeper(
     config: TrainConfig,
     backbone: Backbone | None,
     *,
-    among: Place,  # noqa: ARG001 - every function of the table takes the same
+    among: Place,
     quiet: bool,
     say: Say,
 ) -> Preparation:
@@ -158,14 +161,21 @@ def prepare_deeper(
         own = cache_activations(
             material.dataset, split.train, backbone, cut, views=views, augment=augment, seed=config.seed, **common
         )
-        held = cache_activations(material.dataset, split.validation, backbone, cut, **common)
+        held = (
+            cache_activations(material.dataset, split.validation, backbone, cut, **common)
+            if len(split.validation)
+            else None
+        )
     trained_numbers = sum(parameter.numel() for parameter in tail.parameters())
     counted: dict[str, Any] = {"classes": classes, "seed": config.seed}
-    held_size = min(config.batch_size, len(split.validation))
+    checked = None
+    if held is not None:
+        size = min(config.batch_size, len(held))
+        checked = CachedBatches(held, shape, labels[split.validation], batch_size=size, shuffle=False, **counted)
     return Preparation(
         tail,
         CachedBatches(own, shape, labels[split.train], batch_size=config.batch_size, **counted),
-        CachedBatches(held, shape, labels[split.validation], batch_size=held_size, shuffle=False, **counted),
+        checked,
         config=config,
         finish=lambda trained: _joined(trained, backbone, options, say),
         why=(
@@ -174,6 +184,7 @@ def prepare_deeper(
             "each photo.",
         ),
         told={"backbone": backbone.name, "trained_behind": cut, "views": views, "augment": config.augment},
+        again=lambda others: prepare_deeper(others, config, backbone, among=among, quiet=quiet, say=say),
     )
 
 
@@ -236,14 +247,14 @@ def _joined(tail: Tail, backbone: Backbone, options: dict[str, Any], say: Say) -
 
 def _pixel_batches(
     material: Material, preprocessing: Preprocessing, config: TrainConfig, among: Place, say: Say
-) -> tuple[Batches, Batches]:
+) -> tuple[Batches, Batches | None]:
     """The training photos, shuffled and augmented, and the validation photos, as they are."""
     dataset, split = material.dataset, material.split
+    load = partial(load_batches, dataset, rank=among.rank, world=among.world)
+    own = load(split.train, preprocessing, config, say=say)
+    if not len(split.validation):
+        return own, None
     plain = dataclasses.replace(
         config, augment="none", mixup=0.0, batch_size=min(config.batch_size, len(split.validation))
     )
-    load = partial(load_batches, dataset, rank=among.rank, world=among.world)
-    return (
-        load(split.train, preprocessing, config, say=say),
-        load(split.validation, preprocessing, plain, shuffle=False, say=lambda _: None),
-    )
+    return own, load(split.validation, preprocessing, plain, shuffle=False, say=lambda _: None)

@@ -80,23 +80,28 @@ def train_head(
     if advice is None or not winners:
         return _write(place, given, config, material, backbone, fitted, advice, tried, outlook, clock, overwrite)
     from headstart.job import outcome
+    from headstart.job.network import train_again
     from headstart.job.trained import write_trained
 
     won, chosen = winners[-1], advice
+    with clock.step("fit"):
+        trained = train_again(won.ready, won.trained, won.material, quiet=quiet, say=say)
     return write_trained(
         place,
         given,
         won.material,
-        won.trained,
+        trained,
         lambda classifier, _: outcome.trained_plan(
             won.ready.config,
             classifier,
             won.material.split,
-            won.trained.epochs,
+            trained.epochs,
+            kept=trained.kept,
             case=chosen.standing.case.name,
             begun=(*chosen.why, *(one.why for one in tried)),
             why=won.ready.why,
             told=won.ready.told | _told(chosen, tried, outlook),
+            photos=trained.photos,
         ),
         clock,
         picture=picture_of(dataset.name, chosen.standing),

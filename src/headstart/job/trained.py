@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from headstart import heads, runs
 from headstart.backbones import Backbone
@@ -17,7 +18,9 @@ from headstart.heads import Head
 from headstart.job import evidence, outcome
 from headstart.job.material import Material, Timings
 from headstart.job.writing import Finished, write
-from headstart.training.callbacks import Callback, EarlyStopping
+from headstart.training.batches import Batches
+from headstart.training.callbacks import Callback, ClearlyBest, EarlyStopping
+from headstart.training.choosing import CALIBRATED
 from headstart.training.symptoms import diagnose_history
 
 
@@ -27,13 +30,19 @@ class Trained:
 
     Args:
         epochs: a row each.
+        kept: the epoch whose weights the net has, from 1.
         dead: share of the dead units of each activation layer.
         take_apart: gives the net in two parts, converted for the fast engine: a backbone, its cut, and the head there.
+        held_out: logits of the validation photos by a net that had not seen them, where this one has; None: it has not.
+        photos: that it was trained on; 0: those of the split's training part.
     """
 
     epochs: list[dict[str, float | int]]
+    kept: int
     dead: dict[str, float]
     take_apart: Callable[[], tuple[Backbone, str, Head]]
+    held_out: Float32[np.ndarray, "validation classes"] | None = None
+    photos: int = 0
 
 
 Planner = Callable[[Classifier, outcome.Judged], dict[str, Any]]  # what plan.json shall hold
@@ -56,9 +65,10 @@ def write_trained(
     with clock.step("evaluate"):
         backbone, cut, head = trained.take_apart()
         parts = outcome.compute_parts(dataset, split, backbone, cut, config, quiet=quiet)
-        temperature = outcome.fitted_temperature(head, parts, labels, split)
+        held_out = head.logits(parts.validation) if trained.held_out is None else trained.held_out
+        temperature = heads.fit_temperature(held_out, labels[split.validation])
         classifier = Classifier(backbone, cut, head, dataset.classes, temperature, engine=config.engine)
-        judged = outcome.judge(classifier, parts, labels, split)
+        judged = outcome.judge(classifier, parts, held_out, labels, split)
         plan = make_plan(classifier, judged)
         diagnosis = _diagnose(judged, material, trained, config)
     finished = Finished(
@@ -95,12 +105,22 @@ def class_weights_of(material: Material, config: TrainConfig) -> torch.Tensor | 
     return torch.from_numpy(weights)
 
 
-def callbacks_of(config: TrainConfig) -> list[Callback]:
-    """What ends the training early and gives the weights of the best epoch back, as far as the settings ask for it."""
-    if config.keep == "last" and not config.patience:
+def callbacks_of(config: TrainConfig, validation: Batches | None) -> list[Callback]:
+    """What ends the training early and gives the weights of the best epoch back, as far as the settings ask for it.
+
+    From pretrained weights the last epoch is kept unless an earlier one is clearly better (`ClearlyBest`).
+    """
+    if validation is None or (config.keep == "last" and not config.patience):
         return []
-    patience = config.patience or config.epochs
-    return [EarlyStopping("val_loss", patience=patience, restore_best_weights=config.keep == "best")]
+    patience, restore = config.patience or config.epochs, config.keep == "best"
+    if config.strategy == "scratch":
+        return [EarlyStopping("val_loss", patience=patience, restore_best_weights=restore)]
+    chosen: list[Callback] = [ClearlyBest(validation)] if restore else []
+    if config.patience:
+        chosen.append(
+            EarlyStopping(CALIBRATED if restore else "val_loss", patience=patience, restore_best_weights=False)
+        )
+    return chosen
 
 
 def _diagnose(

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from headstart.backbones import Backbone
 from headstart.config import TrainConfig
+from headstart.errors import ConfigError
 from headstart.job.advice import FEWEST_EPOCHS, SECONDS_A_VIEW, Standing, Tried, candidate_of, not_tried
 from headstart.job.choices import named_net
 from headstart.job.material import Material, Say, with_validation
@@ -89,7 +90,7 @@ def _try(
     """Train one candidate, if there is time for it."""
     begun, split = time.perf_counter(), material.split
     asked = dataclasses.replace(config, strategy=strategy, cut="pooled")
-    asked = named_net(asked) if strategy == "scratch" else standing.with_augmentation(asked)
+    asked = named_net(asked) if strategy == "scratch" else standing.with_choices(asked)
     epoch = _seconds_a_photo(strategy, backbone, len(material.dataset.classes)) * len(split.train)
     views = asked.views if strategy == "deeper" else 1
     first = SECONDS_A_VIEW * (views * len(split.train) + len(split.validation))
@@ -98,10 +99,13 @@ def _try(
         return Tried(*not_tried(strategy, left, first + FEWEST_EPOCHS * epoch)), best
     shortened = dataclasses.replace(asked, epochs=epochs)
     ready = PREPARATIONS[strategy](material, shortened, backbone, among=ALONE, quiet=quiet, say=say)
+    checked = ready.validation
+    if checked is None:
+        raise ConfigError("a network is tried on photos set apart for that; there are none")
     say(f"trying strategy {strategy}: {epochs} epochs of about {epoch:,.1f} s")
     trained = run_training(ready, material, quiet=quiet, say=say)
     labels = material.labels(split.validation)
-    logits = predict_logits(ready.net, ready.validation).numpy()
+    logits = predict_logits(ready.net, checked).numpy()
     note = "trained without these photos, which also told when to stop"
     cut = FIRST_CUT if strategy == "deeper" else ""
     candidate, losses = candidate_of(strategy, cut, logits, labels, begun, note)

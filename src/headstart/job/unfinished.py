@@ -2,6 +2,7 @@
 
 RUN.training/settings.json      what was asked for and on which data, so that nothing else is continued by mistake
              checkpoint         the state of the training, replaced as it goes on (headstart.training.checkpoint)
+             again              the same of the training on all photos that follows, where one does
              lock               held by the process that trains
 """
 
@@ -19,7 +20,8 @@ from headstart.locks import FileLock
 from headstart.runs import Run, load_run
 from headstart.runs.places import TRAINING
 
-SETTINGS, CHECKPOINT, LOCK = "settings.json", "checkpoint", "lock"
+SETTINGS, CHECKPOINT, AGAIN, LOCK = "settings.json", "checkpoint", "again", "lock"
+OWN = (SETTINGS, CHECKPOINT, AGAIN, LOCK)
 FREE = ("threads",)  # settings that a resumed training may have otherwise: they change no result but rounding
 
 
@@ -38,7 +40,7 @@ class Unfinished:
 
     def __init__(self, place: Path, *, resume: bool, overwrite: bool) -> None:
         self.folder = folder_of(place)
-        self.checkpoint = self.folder / CHECKPOINT
+        self.checkpoint, self.again = self.folder / CHECKPOINT, self.folder / AGAIN
         self._place = place
         self._lock = FileLock(self.folder / LOCK)
         self._held = False
@@ -112,12 +114,12 @@ class Unfinished:
 
     def _check_own(self) -> None:
         names = {entry.name for entry in self.folder.iterdir()} if self.found else {""}
-        if odd := sorted(name for name in names if name not in (SETTINGS, CHECKPOINT, LOCK) and not _leftover(name)):
+        if odd := sorted(name for name in names if name not in OWN and not _leftover(name)):
             what = f"it holds {shown(odd[0])}" if odd[0] else "it is no folder"
             raise OutputError(f"{shown(self.folder)} is no training of headstart ({what}); give another --out")
 
     def _empty(self) -> None:
-        for name in (CHECKPOINT, SETTINGS):
+        for name in (AGAIN, CHECKPOINT, SETTINGS):
             (self.folder / name).unlink(missing_ok=True)
 
     def _record(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def render_report(
         calibration=calibration,
         calibration_words=facts.calibration_words(calibration["said"], head["low"], head["high"]),
         curve=_curve(calibration["points"]),
-        training=training_curves(history),
+        training=training_curves(history, plan.get("best_epoch")),
         learning=learning_chart(evidence.get("forecast")),
         coverage=facts.coverage(predictions),
         mistakes=mistakes,

@@ -11,29 +11,32 @@ HIGHEST = 3.0  # a loss above this many times the first one of its curve is draw
 Rows = Sequence[Mapping[str, float | int]]
 
 
-def training_curves(rows: Rows) -> dict[str, Any] | None:
+def training_curves(rows: Rows, kept: object = None) -> dict[str, Any] | None:
     """Both charts, or None where no network was trained for two epochs.
 
     Args:
         rows: of history.csv: `epoch`, `loss`, `accuracy`, and, where there were validation photos, `val_loss` and
             `val_accuracy`.
+        kept: the epoch whose weights the net has, where it is known; else that of the lowest validation loss.
 
     Returns:
         charts: of loss and accuracy, each with `title`, `lines` (`name`, `kind`, `points` as SVG has them, `last`),
-        `x_ticks`, `y_ticks` (place and text) and `best_x`; best: the row of the epoch with the lowest validation loss.
+        `x_ticks`, `y_ticks` (place and text) and `best_x`; best: the row of that epoch; lowest: whether its validation
+        loss is the lowest.
     """
     rows = [{name: float(value) for name, value in row.items()} for row in rows]
     rows = [row for row in rows if math.isfinite(row.get("loss", math.nan))]
     if len(rows) < 2:
         return None
     checked = [row for row in rows if math.isfinite(row.get("val_loss", math.nan))]
-    best = min(checked, key=lambda row: row["val_loss"]) if checked else None
+    lowest = min(checked, key=lambda row: row["val_loss"]) if checked else None
+    best = next((row for row in checked if row["epoch"] == kept), lowest)
     first = max(row[key] for row in rows[:1] for key in ("loss", "val_loss") if math.isfinite(row.get(key, math.nan)))
     charts = [
         _chart("Loss", rows, "loss", best, low=0.0, high=_highest(rows, "loss", HIGHEST * first), percent=False),
         _chart("Accuracy, %", rows, "accuracy", best, low=_lowest(rows, "accuracy"), high=1.0, percent=True),
     ]
-    return {"charts": charts, "best": best, "last": rows[-1]}
+    return {"charts": charts, "best": best, "lowest": best is lowest, "last": rows[-1]}
 
 
 def _chart(

@@ -5,6 +5,7 @@ unless told otherwise; a watched quantity that is no number never counts as the 
 measure is an error at the start instead of a warning an hour later.
 """
 
+from headstart.training.choosing import ClearlyBest
 from headstart.training.hooks import Callback, LambdaCallback, Logs, TerminateOnNaN
 from headstart.training.monitors import EarlyStopping, ModelCheckpoint, Monitor, ReduceLROnPlateau
 from headstart.training.records import CSVLogger, TensorBoard
@@ -12,6 +13,7 @@ from headstart.training.records import CSVLogger, TensorBoard
 __all__ = [
     "CSVLogger",
     "Callback",
+    "ClearlyBest",
     "EarlyStopping",
     "LambdaCallback",
     "Logs",

@@ -21,11 +21,13 @@ class History:
             the epoch), `seconds`, `gradient_norm` (length of the gradient, the mean of a sample of steps).
         stopped: why it ended before its last epoch, for example "diverged"; "" where it did not.
         reason: the same as a sentence.
+        kept: the epoch, from 1, whose weights the net has, where a callback chose; 0: none did.
     """
 
     rows: list[Row] = field(default_factory=list)
     stopped: str = ""
     reason: str = ""
+    kept: int = 0
 
 
 @dataclass
@@ -77,6 +79,7 @@ class LoopState:
             "rows": self.history.rows,
             "stopped": self.history.stopped,
             "reason": self.history.reason,
+            "kept": self.history.kept,
         }
 
     def restore(self, document: dict[str, Any]) -> None:
@@ -85,3 +88,4 @@ class LoopState:
         self.learning_rate = document["learning_rate"]
         self.history.rows[:] = document["rows"]
         self.history.stopped, self.history.reason = document["stopped"], document["reason"]
+        self.history.kept = document["kept"]
