@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import headstart
+from headstart import heads
 from headstart.__main__ import main
 from headstart.config import TrainConfig
 from headstart.errors import ConfigError, UsageError
@@ -343,6 +344,20 @@ def test_a_trial_that_spent_the_whole_budget_leaves_the_remedies_unmeasured_and_
     assert found.state == "overfits" and "nothing else to try here" in told["another backbone"].sentence
     assert "more than is left of the budget" in told["augmentation"].sentence
     assert told["regularisation"].command == ""
+
+    monkeypatch.setattr(outlook, "try_strengths", lambda *_, **__: {})  # so that only the hidden layer is left
+    monkeypatch.setattr(outlook._Trying, "augmentation", lambda trying, _: trying.more_photos(trying.curve()))
+    found = outlook.look_ahead("photos", material, backbone, advice, config, budget=60.0, quiet=True, say=print)
+    remedy = next(one for one in found.remedies if one.name == "regularisation")
+    train = material.split.train
+    features, labels = material.survey.features[advice.cut][train], material.labels(train)
+    settings = {"folds": material.split.folds, "clusters": material.clusters[train]}
+    before, after = (
+        100 * np.mean(heads.fit_head(kind, features, labels, 2, **settings).held_out.argmax(axis=1) == labels)
+        for kind in ("ridge", "mlp")
+    )
+    assert f"{outlook.HIDDEN}: {before:.1f} % -> {after:.1f} %" in remedy.sentence
+    assert remedy.command == f"headstart train photos --cut {advice.cut} --head mlp"
 
 
 @pytest.mark.usefixtures("ready_cache")

@@ -33,6 +33,8 @@ from headstart.transfer.remedies import (
 )
 
 VIEWS = 3  # changed views of a photo beside the photo
+SECONDS_A_NUMBER = 1e-5  # of the features: to fit a hidden layer to them, fold by fold; on one core
+HIDDEN = "a hidden layer with dropout and batch normalisation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +90,8 @@ def look_ahead(
         return Outlook(curve, state, rank([trying.more_photos(curve)]))
     begun = time.perf_counter()
     less = state == "underfits"
-    found = [trying.more_photos(curve), trying.strength(less=less), trying.complexity(more=less)]
-    found.append(trying.other_backbones(budget))
+    found = [trying.more_photos(curve), trying.strength(budget, less=less), trying.complexity(more=less)]
+    found.append(trying.other_backbones(budget - (time.perf_counter() - begun)))
     if not less:
         found.append(trying.augmentation(budget - (time.perf_counter() - begun)))
     return Outlook(curve, state, rank(found))
@@ -141,7 +143,8 @@ class _Trying:
         each = 100 if a_class >= 50 else max(5, round(a_class / 5) * 5)
         return of_more_photos(curve, each=each, command=f"{self.command}  # with {each} more photos of each class")
 
-    def strength(self, *, less: bool) -> Remedy:
+    def strength(self, left: float, *, less: bool) -> Remedy:
+        """Other penalties; and, against overfitting, dropout and batch normalisation, which need a hidden layer."""
         begun, chosen = time.perf_counter(), float(self.fitted.strength or 0.0)
         every = try_strengths(self.features, self.labels, self.classes, **self.common)
         others = {
@@ -149,8 +152,14 @@ class _Trying:
             for value, held in every.items()
             if (value < chosen if less else value > chosen) and value != chosen
         }
-        seconds = time.perf_counter() - begun  # no command: training chooses the strength by itself
-        return of_regularisation(self.now, others, commands={}, seconds=seconds, less=less, **self.common)
+        if not less and self.features.size * SECONDS_A_NUMBER <= left:
+            fitted = heads.fit_head(
+                "mlp", self.features, self.labels, self.classes, seed=self.config.seed, **self.common
+            )
+            others[HIDDEN] = HeldOut.of(fitted.held_out, self.labels)
+        commands = {HIDDEN: f"{self.command} --cut {self.advice.cut} --head mlp"}  # the strength training finds itself
+        seconds = time.perf_counter() - begun
+        return of_regularisation(self.now, others, commands=commands, seconds=seconds, less=less, **self.common)
 
     def complexity(self, *, more: bool) -> Remedy:
         begun = time.perf_counter()
