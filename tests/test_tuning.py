@@ -49,30 +49,32 @@ def photos(count: int = 3, size: int = 96) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("cut", ["stem", "stage3", "stage5", "stage7", "head"])
-def test_an_end_without_batch_norms_computes_what_the_net_computes(backbone: Backbone, cut: str) -> None:
+@pytest.mark.parametrize("cut", [None, "stem", "stage3", "stage5", "stage7", "head"])
+def test_an_end_without_batch_norms_computes_what_the_net_computes(backbone: Backbone, cut: str | None) -> None:
     net = whole_net(backbone, head_of())
     tail = Tail(backbone.net(), cut, head_of(), CLASSES).eval()
     with torch.no_grad():
         stages = net.stages(photos())
-        expected, found = net.resume(cut, stages[cut]), tail(stages[cut])
+        expected, found = stages["logits"], tail(photos() if cut is None else stages[cut])
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for name, module in tail.net.named_modules())
 
 
-def test_a_trained_end_merged_into_the_net_gives_the_same_outputs(backbone: Backbone) -> None:
-    tail = Tail(backbone.net(), "stage5", head_of(), CLASSES).eval()
+@pytest.mark.parametrize("cut", ["stage5", None])
+def test_a_trained_end_merged_into_the_net_gives_the_same_outputs(backbone: Backbone, cut: str | None) -> None:
+    tail = Tail(backbone.net(), cut, head_of(), CLASSES).eval()
     draw = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in tail.parameters():  # as if it had been trained
             parameter.add_(0.02 * parameter.abs().mean() * torch.randn(parameter.shape, generator=draw))
     options = {**backbone.net_options, "classes": CLASSES}
     beginning = load_beginning(build_net(backbone.name, **options), backbone.tensors())
-    frozen = {name: value for name, value in tensors_of(beginning).items() if name.startswith(("stem", "stage5"))}
+    own = ("stem", "stage5") if cut else ()
+    frozen = {name: value for name, value in tensors_of(beginning).items() if name.startswith(own)}
     merged = tail.merge(beginning)
     with torch.no_grad():
-        maps = merged.stages(photos())["stage5"]
-        expected, found = tail(maps), merged(photos())
+        given = merged.stages(photos())[cut] if cut else photos()
+        expected, found = tail(given), merged(photos())
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
     assert all(np.array_equal(tensors_of(merged)[name], value) for name, value in frozen.items())
 

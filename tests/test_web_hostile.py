@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,8 @@ from PIL import Image
 
 import headstart
 from headstart.config import TrainConfig
+from web_browser import chromium
 from web_server import Server, serving
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium here: install chromium (apt-get install chromium)", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="install headstart[test]: playwright is missing")
 
 RUN = "window.ran=(window.ran||0)+1"
 #: each would run `RUN` where a page forgot to escape in one of the places that a name gets to
@@ -114,10 +109,8 @@ def server(place: Path, converted_backbones: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

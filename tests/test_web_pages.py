@@ -4,7 +4,6 @@ import base64
 import csv
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,12 @@ from conftest import make_photo_folder
 from headstart.predict import predict_paths
 from headstart.runs import load_run
 from make_run import small_classifier, small_metrics, small_rows, write_small_run
+from web_browser import chromium
 from web_server import Server, serving, until
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium here: install chromium (apt-get install chromium)", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="install headstart[test]: playwright is missing")
 
 PAGES = ("/", "/train", "/data", "/learn", "/learn/convolution", "/learn/windows", "/learn/pooling", "/learn/filters")
 PAGES += ("/learn/rate", "/learn/dropout", "/learn/cases?run=shapes", "/runs/shapes", "/runs/shapes/report")
 PAGES += ("/runs/shapes/try", "/runs/shapes/look", "/jobs/1", "/data/KEY", "/compare?first=shapes&second=again")
-CAMERA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")  # made-up pictures, nobody is asked
 PHONE = {"width": 390, "height": 800}
 
 
@@ -44,10 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, converted_backbones: Path) 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from headstart.training.optimisers import usual_rate
 from headstart.training.presets import find_preset
 from headstart.training.streamed import load_batches
 from headstart.transfer.activations import CachedBatches, cache_activations
-from headstart.transfer.tail import Tail, last_layer, load_beginning
+from headstart.transfer.tail import Tail, load_beginning
 
 PEAK = 3.0  # times the usual rate, where a schedule climbs to it slowly and spends few steps there
 FIRST_CUT = "stage5"  # of the EfficientNet-Lites: behind it lie most of the weights and a third of the multiply-adds
@@ -108,20 +108,19 @@ def prepare_full(
     config = config.filled(len(material.split.train))
     classes = len(material.dataset.classes)
     options = {**backbone.net_options, "classes": classes}
-    net: Any = load_beginning(build_net(backbone.name, **options), backbone.tensors())
-    net.classifier = last_layer(net.classifier.in_features, classes, starting_head(material, config))
+    net: Any = backbone.net()
     places = {name: place for place, name in enumerate(net.cuts)}
     last = len(places) - 1
 
     def rate_of(name: str) -> float:
-        place = places.get(name.split(".")[0], last)
+        place = places.get(name.removeprefix("net.").split(".")[0], last)
         return float(LOWEST_SHARE ** (1 - place / last))
 
     return Preparation(
-        net,
+        Tail(net, None, starting_head(material, config), classes),
         *_pixel_batches(material, backbone.preprocessing, config, among, say),
         config=config,
-        finish=lambda trained: classifier_of(trained, backbone.name, options, backbone.preprocessing, say),
+        finish=lambda trained: _joined(trained, backbone, options, say),
         why=(
             f"All of {backbone.name} is trained, from its pretrained weights and a last layer fitted to its features; "
             f"the first layers at {LOWEST_SHARE:g} of the learning rate, the last at all of it.",

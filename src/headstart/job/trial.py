@@ -126,6 +126,8 @@ def _seconds_a_photo(strategy: str, backbone: Backbone, classes: int) -> float:
     shape = (backbone.preprocessing.channels, backbone.preprocessing.size, backbone.preprocessing.size)
     if strategy == "deeper":
         net, shape = Tail(net, FIRST_CUT, None, classes), backbone.outputs[f"{FIRST_CUT}_map"]  # type: ignore[assignment]
+    elif strategy == "full":
+        net = Tail(net, None, None, classes)
     net = net.train().to(memory_format=torch.channels_last)
     noise = torch.randn(BATCH, *shape).contiguous(memory_format=torch.channels_last)
     times = []

@@ -1,9 +1,10 @@
 """The end of a pretrained net as a net of its own, its batch norms folded away; and the way back to the whole net.
 
-What lies before the cut is frozen, so its output for a photo never changes and is computed once. What lies behind is
-trained with its batch norms as they are: each is a scale and a shift of a channel, which go into the convolution before
-it (Jacob et al. 2018, arXiv:1712.05877, section 3.2). Putting them back needs no approximation: the trained filters and
-shifts go into the net's own convolutions and batch norms, the latter with mean 0 and variance 1.
+What lies before the cut is frozen, so its output for a photo never changes and is computed once; without a cut the end
+is the whole net. It is trained with its batch norms as they are, since a batch of a few photos that look alike has
+statistics far from those the weights were made for. Each is then a scale and a shift of a channel, which go into the
+convolution before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2). Putting them back needs no approximation: the
+trained filters and shifts go into the net's own convolutions and batch norms, the latter with mean 0 and variance 1.
 """
 
 import copy
@@ -27,7 +28,7 @@ class Tail(nn.Module):
 
     Args:
         net: with `stages`, `resume` and a last layer `classifier`, such as `headstart.nets.efficientnet_lite`.
-        cut: name of a map of the net; what comes behind it is trained.
+        cut: name of a map of the net; what comes behind it is trained. None: all of it, from the photos on.
         head: where the last layer starts: a linear head fitted to "pooled" features; None: from small random weights.
         classes: outputs of the last layer, >= 2.
 
@@ -35,24 +36,24 @@ class Tail(nn.Module):
         UsageError: the net has no such cut, its end has another form, or the head is not linear.
     """
 
-    def __init__(self, net: nn.Module, cut: str, head: Head | None, classes: int) -> None:
+    def __init__(self, net: nn.Module, cut: str | None, head: Head | None, classes: int) -> None:
         super().__init__()
         cuts: tuple[str, ...] = getattr(net, "cuts", ())
-        if cut not in cuts[:-1]:
+        if cut is not None and cut not in cuts[:-1]:
             raise UsageError(f"{type(net).__name__} cannot be trained behind {cut!r}: choose {', '.join(cuts[:-1])}")
         last = getattr(net, "classifier", None)
         if not isinstance(last, nn.Linear):
             raise UsageError(f"{type(net).__name__} does not end in one dense layer called classifier")
         self.cut, self.classes = cut, classes
         self.net: Any = copy.deepcopy(net)
-        for name in cuts[: cuts.index(cut) + 1]:
+        for name in cuts[: cuts.index(cut) + 1] if cut is not None else ():
             self.net.set_submodule(name, nn.Identity())
         self.net.classifier = last_layer(last.in_features, classes, head)
         self.folded = tuple(_fold(self.net))
 
     def forward(self, maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits of the frozen part's output."""
-        logits: Tensor = self.net.resume(self.cut, maps)
+        """Logits of the frozen part's output, or of normalised photos where nothing is frozen."""
+        logits: Tensor = self.net(maps) if self.cut is None else self.net.resume(self.cut, maps)
         return logits
 
     def merge(self, net: nn.Module) -> nn.Module:
