@@ -324,6 +324,35 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
 
 
 @pytest.mark.usefixtures("ready_cache")
+def test_a_head_and_a_network_that_say_the_same_are_equally_good(photo_folder: Path) -> None:
+    from headstart.backbones import open_backbone
+    from headstart.heads.calibration import tempered_losses
+    from headstart.job.advice import fit_at, judged_at
+    from headstart.job.material import look
+    from headstart.job.pretrained import losses_to_beat
+    from headstart.readers import open_dataset
+
+    backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(head="ridge")
+    material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
+    fitted = fit_at(material, config, "pooled")
+    judged = judged_at(material, config, "pooled", fitted)
+    found = losses_to_beat(material, "pooled", fitted, judged)
+    # the oracle: the same photos by ridge that was fitted to the other folds with the same strength
+    first, train = material.split.folds == 0, material.split.train
+    features, labels = material.survey.features["pooled"][train], material.labels(train)
+    rest = features[~first].astype(np.float64)
+    middle, target = rest.mean(axis=0), np.eye(2)[labels[~first]]
+    shift, penalty = target.mean(axis=0), float(fitted.strength or 0) * features.shape[1]
+    scale = float(np.mean((features - features.mean(axis=0)) ** 2))
+    gram = (rest - middle).T @ (rest - middle) + penalty * scale * np.eye(features.shape[1])
+    weights = np.linalg.solve(gram, (rest - middle).T @ (target - shift))
+    scores = (features[first] - middle) @ weights + shift
+    expected = tempered_losses(scores.astype(np.float32), labels[first])  # what a network with these logits would get
+    assert np.allclose(found, expected, rtol=0.05)
+    assert found.mean() > 1.5 * judged.losses[first].mean()  # a prior of 40 photos is sharper than one of 8
+
+
+@pytest.mark.usefixtures("ready_cache")
 def test_a_trial_that_spent_the_whole_budget_leaves_the_remedies_unmeasured_and_does_not_fail(
     photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

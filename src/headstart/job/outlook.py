@@ -34,6 +34,7 @@ from headstart.transfer.remedies import (
 
 VIEWS = 3  # changed views of a photo beside the photo
 SECONDS_A_NUMBER = 1e-5  # of the features: to fit a hidden layer to them, fold by fold; on one core
+LONGEST_HIDDEN = 20.0  # seconds that are worth spending on it, whatever the budget
 HIDDEN = "a hidden layer with dropout and batch normalisation"
 
 
@@ -152,7 +153,7 @@ class _Trying:
             for value, held in every.items()
             if (value < chosen if less else value > chosen) and value != chosen
         }
-        if not less and self.features.size * SECONDS_A_NUMBER <= left:
+        if not less and self.features.size * SECONDS_A_NUMBER <= min(left, LONGEST_HIDDEN):
             fitted = heads.fit_head(
                 "mlp", self.features, self.labels, self.classes, seed=self.config.seed, **self.common
             )

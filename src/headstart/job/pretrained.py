@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float64
+
 from headstart import heads, runs
 from headstart.backbones import Backbone, open_backbone
 from headstart.classifier import Classifier
@@ -32,6 +35,7 @@ from headstart.job.outlook import Outlook, look_ahead
 from headstart.job.writing import Finished, write
 from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
+from headstart.transfer.probes import Probe
 
 NEARLY_ALL = 0.995  # of the held-out photos are right: what is left to gain cannot be measured
 
@@ -183,13 +187,30 @@ def _try(
         return (Tried(*not_tried("deeper", config.budget, cost)),)
     from headstart.job.trial import try_networks  # imports torch, which takes seconds
 
-    validation = material.split.validation
-    if len(validation):
-        checked = fitted.head.logits(material.survey.features[config.cut][validation])
-        losses = tempered_losses(checked, material.labels(validation))
-    else:
-        losses = judged.losses[material.split.folds == 0]
+    losses = losses_to_beat(material, config.cut, fitted, judged)
     return try_networks(material, backbone, advice.standing, losses, config, quiet=quiet, say=say)
+
+
+def losses_to_beat(
+    material: Material, cut: str, fitted: FittedHead, judged: Probe
+) -> Float64[np.ndarray, "validation"]:
+    """Log loss of each photo that a network will be judged by, of the head without them, nats.
+
+    The temperature is that of these photos alone, as it will be for the network: over more photos its prior is sharper,
+    and whoever is calibrated so seems better by that alone.
+
+    Args:
+        material: the photos.
+        cut: whose features the head takes.
+        fitted: the head.
+        judged: the same head, fold by fold.
+    """
+    validation, first = material.split.validation, material.split.folds == 0
+    if len(validation):
+        scores = fitted.head.logits(material.survey.features[cut][validation])
+        return tempered_losses(scores, material.labels(validation))
+    scores = fitted.held_out if judged.scores is None else judged.scores
+    return tempered_losses(scores[first], material.labels(material.split.train)[first])
 
 
 def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Probe:
         seconds: wall time of the fit, without that of the features.
         correct: whether each photo was right.
         clusters: near duplicates have the same number; None: no photo has a near duplicate.
+        scores: the held-out logits behind it all, as they came, float32.
     """
 
     cut: str
@@ -51,6 +52,7 @@ class Probe:
     seconds: float
     correct: Bool[np.ndarray, "photos"] = field(repr=False)
     clusters: Int64[np.ndarray, "photos"] | None = field(default=None, repr=False)
+    scores: Float[np.ndarray, "photos classes"] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the values of single photos."""
@@ -190,6 +192,7 @@ def _probe(
         seconds=time.perf_counter() - start,
         correct=correct,
         clusters=clusters,
+        scores=scores,
     )
 
 
