@@ -307,13 +307,15 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
     from headstart.job.material import look
     from headstart.job.trial import try_networks
     from headstart.readers import open_dataset
+    from headstart.transfer.remedies import HeldOut
 
     backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(epochs=3, views=1, budget=1000.0)
     material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
     standing = dataclasses.replace(stand(material, backbone, config), candidates=("head", "deeper"))
     held = int((material.split.folds == 0).sum())
     losses = np.full(held, level) + np.linspace(0, 1e-3, held)
-    [tried] = try_networks(material, backbone, standing, losses, config, quiet=True, say=lambda _: None)
+    head = HeldOut(np.arange(held) % 2 == 0, losses)
+    [tried] = try_networks(material, backbone, standing, head, config, quiet=True, say=lambda _: None)
     assert (tried.won is not None) == wins
     assert ("is taken" in tried.why) == wins and f"{losses.mean():.3f} of the head" in tried.why
     assert tried.candidate.photos == held and tried.candidate.accuracy is not None
@@ -329,14 +331,14 @@ def test_a_head_and_a_network_that_say_the_same_are_equally_good(photo_folder: P
     from headstart.heads.calibration import tempered_losses
     from headstart.job.advice import fit_at, judged_at
     from headstart.job.material import look
-    from headstart.job.pretrained import losses_to_beat
+    from headstart.job.pretrained import to_beat
     from headstart.readers import open_dataset
 
     backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(head="ridge")
     material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
     fitted = fit_at(material, config, "pooled")
     judged = judged_at(material, config, "pooled", fitted)
-    found = losses_to_beat(material, "pooled", fitted, judged)
+    found = to_beat(material, "pooled", fitted, judged).losses
     # the oracle: the same photos by ridge that was fitted to the other folds with the same strength
     first, train = material.split.folds == 0, material.split.train
     features, labels = material.survey.features["pooled"][train], material.labels(train)

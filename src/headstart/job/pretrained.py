@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float64
-
 from headstart import heads, runs
 from headstart.backbones import Backbone, open_backbone
 from headstart.classifier import Classifier
@@ -16,7 +13,6 @@ from headstart.diagnose import diagnose
 from headstart.errors import ConfigError
 from headstart.files import shown
 from headstart.heads import FittedHead
-from headstart.heads.calibration import tempered_losses
 from headstart.job import evidence
 from headstart.job.advice import (
     Advice,
@@ -36,6 +32,7 @@ from headstart.job.writing import Finished, write
 from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
 from headstart.transfer.probes import Probe
+from headstart.transfer.remedies import HeldOut
 
 NEARLY_ALL = 0.995  # of the held-out photos are right: what is left to gain cannot be measured
 
@@ -187,14 +184,12 @@ def _try(
         return (Tried(*not_tried("deeper", config.budget, cost)),)
     from headstart.job.trial import try_networks  # imports torch, which takes seconds
 
-    losses = losses_to_beat(material, config.cut, fitted, judged)
-    return try_networks(material, backbone, advice.standing, losses, config, quiet=quiet, say=say)
+    rival = to_beat(material, config.cut, fitted, judged)
+    return try_networks(material, backbone, advice.standing, rival, config, quiet=quiet, say=say)
 
 
-def losses_to_beat(
-    material: Material, cut: str, fitted: FittedHead, judged: Probe
-) -> Float64[np.ndarray, "validation"]:
-    """Log loss of each photo that a network will be judged by, of the head without them, nats.
+def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> HeldOut:
+    """What the head, fitted without them, says of the photos that a network will be judged by.
 
     The temperature is that of these photos alone, as it will be for the network: over more photos its prior is sharper,
     and whoever is calibrated so seems better by that alone.
@@ -208,9 +203,9 @@ def losses_to_beat(
     validation, first = material.split.validation, material.split.folds == 0
     if len(validation):
         scores = fitted.head.logits(material.survey.features[cut][validation])
-        return tempered_losses(scores, material.labels(validation))
+        return HeldOut.of(scores, material.labels(validation))
     scores = fitted.held_out if judged.scores is None else judged.scores
-    return tempered_losses(scores[first], material.labels(material.split.train)[first])
+    return HeldOut.of(scores[first], material.labels(material.split.train)[first])
 
 
 def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:

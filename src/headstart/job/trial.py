@@ -20,6 +20,7 @@ from headstart.job.preparations import FIRST_CUT, PREPARATIONS, Preparation
 from headstart.job.trained import Trained
 from headstart.training.distributed import ALONE
 from headstart.training.evaluation import predict_logits
+from headstart.transfer.remedies import HeldOut
 from headstart.transfer.tail import Tail
 
 TIMED = 2  # batches by which the time of an epoch is estimated
@@ -40,7 +41,7 @@ def try_networks(
     material: Material,
     backbone: Backbone,
     standing: Standing,
-    head_losses: Float64[np.ndarray, "validation"],
+    head: HeldOut,
     config: TrainConfig,
     *,
     quiet: bool,
@@ -52,8 +53,8 @@ def try_networks(
         material: the photos, in folds; none of the test is looked at.
         backbone: the net.
         standing: the case.
-        head_losses: log loss of each validation photo by a head that has not seen it, nats; the photos of the first
-            fold where the data bring no validation photos.
+        head: what a head that has not seen them says of the validation photos; those of the first fold where the data
+            bring none.
         config: the settings; `budget` in seconds, for all of it.
         quiet: show no progress line.
         say: told what happens.
@@ -63,14 +64,14 @@ def try_networks(
     """
     begun = time.perf_counter()
     material = dataclasses.replace(material, split=with_validation(material.split, config.seed))
-    best, name, tried = head_losses, "the head", []
+    best, name, tried = head, "the head", []
     for strategy in standing.candidates:
         if strategy in PREPARATIONS:
             left = config.budget - (time.perf_counter() - begun)
-            one, losses = _try(strategy, material, backbone, standing, best, name, config, left, quiet=quiet, say=say)
+            one, found = _try(strategy, material, backbone, standing, best, name, config, left, quiet=quiet, say=say)
             tried.append(one)
             if one.won is not None:
-                best, name = losses, f"strategy {strategy}"
+                best, name = found, f"strategy {strategy}"
     return tuple(tried)
 
 
@@ -79,14 +80,14 @@ def _try(
     material: Material,
     backbone: Backbone,
     standing: Standing,
-    best: Float64[np.ndarray, "validation"],
+    best: HeldOut,
     name: str,
     config: TrainConfig,
     left: float,
     *,
     quiet: bool,
     say: Say,
-) -> tuple[Tried, Float64[np.ndarray, "validation"]]:
+) -> tuple[Tried, HeldOut]:
     """Train one candidate, if there is time for it."""
     begun, split = time.perf_counter(), material.split
     asked = dataclasses.replace(config, strategy=strategy, cut="pooled")
@@ -108,16 +109,38 @@ def _try(
     logits = predict_logits(ready.net, checked).numpy()
     note = "trained without these photos, which also told when to stop"
     cut = FIRST_CUT if strategy == "deeper" else ""
-    candidate, losses = candidate_of(strategy, cut, logits, labels, begun, note)
-    better = best - losses
-    error = float(better.std() / np.sqrt(len(better)))
-    won = float(better.mean()) > error
+    candidate = candidate_of(strategy, cut, logits, labels, begun, note)[0]
+    found = HeldOut.of(logits, labels)
+    lower, error = _mean_and_error(best.losses - found.losses)
+    won = is_better(found, best)
     why = (
         f"Strategy {strategy} {'is taken' if won else 'was tried and is not taken'}: on {len(labels):,} photos that "
-        f"neither had seen its log loss is {candidate.log_loss:.3f} against {best.mean():.3f} of {name}, "
-        f"{'lower' if better.mean() > 0 else 'higher'} by {abs(better.mean()):.3f}, standard error {error:.3f}."
+        f"neither had seen its log loss is {found.losses.mean():.3f} against {best.losses.mean():.3f} of {name}, "
+        f"{'lower' if lower > 0 else 'higher'} by {abs(lower):.3f}, standard error {error:.3f}; its accuracy "
+        f"{100 * found.correct.mean():.1f} % against {100 * best.correct.mean():.1f} %."
     )
-    return Tried(candidate, why, Won(material, ready, trained) if won else None), losses
+    return Tried(candidate, why, Won(material, ready, trained) if won else None), found
+
+
+def is_better(new: HeldOut, old: HeldOut) -> bool:
+    """Whether a network takes the place of what stands.
+
+    Its log loss on the same photos must be clearly lower, or lower with an accuracy that is clearly higher; clearly is
+    by more than one standard error, photo by photo.
+
+    >>> old, losses = HeldOut(np.arange(40) < 26, np.full(40, 1.0)), 0.4 + np.arange(40) % 2 * 1.1  # 0.95 on average
+    >>> [is_better(HeldOut(np.arange(40) < right, losses), old) for right in (26, 33)]
+    [False, True]
+    >>> [is_better(HeldOut(np.arange(40) < 33, losses + more), old) for more in (0.1, -0.2)]
+    [False, True]
+    """
+    lower, error = _mean_and_error(old.losses - new.losses)
+    more, spread = _mean_and_error(new.correct.astype(np.float64) - old.correct)
+    return lower > error or (lower > 0 and more > spread)
+
+
+def _mean_and_error(values: Float64[np.ndarray, "photos"]) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
 def _seconds_a_photo(strategy: str, backbone: Backbone, classes: int) -> float:
