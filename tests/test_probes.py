@@ -29,7 +29,9 @@ def made(cut: str, losses: list[float] | np.ndarray, clusters: np.ndarray | None
     """A probe with these losses; half of its photos are right."""
     values = np.asarray(losses, np.float64)
     right = np.arange(len(values)) % 2 == 0
-    return Probe(cut, 3, 0.5, 0.2, 0.8, float(values.mean()), values, 1.0, 0.1, right, clusters)
+    return Probe(
+        cut, 3, 0.5, 0.2, 0.8, float(values.mean()), values, 1.0, 0.1, right, np.zeros((len(values), 3)), clusters
+    )
 
 
 def left_out_by_sklearn(

@@ -291,7 +291,8 @@ def test_every_photo_of_a_class_is_chosen_about_as_often() -> None:
 def probe(cut: str, losses: Sequence[float] | np.ndarray, clusters: np.ndarray | None = None, length: int = 9) -> Probe:
     values = np.asarray(losses, np.float64)
     low, high = accuracy_interval(1, 2)
-    return Probe(cut, length, 0.5, low, high, float(values.mean()), values, 1.0, 0.0, values < 1, clusters)
+    scores = np.zeros((len(values), 2))
+    return Probe(cut, length, 0.5, low, high, float(values.mean()), values, 1.0, 0.0, values < 1, scores, clusters)
 
 
 def gamma(mean: float, count: int = 400, seed: int = 0) -> np.ndarray:

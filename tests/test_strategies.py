@@ -305,6 +305,7 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
     from headstart.backbones import open_backbone
     from headstart.job.advice import stand
     from headstart.job.material import look
+    from headstart.job.network import train_again
     from headstart.job.trial import try_networks
     from headstart.readers import open_dataset
     from headstart.transfer.remedies import HeldOut
@@ -323,6 +324,13 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
         seen = {material.dataset.photos[row].path for row in tried.won.material.split.train}
         assert not seen & {material.dataset.photos[row].path for row in material.split.test}
         assert len(seen) == len(material.split.train) - held
+        # all of them are learned from in the end, where the budget allows it
+        said: list[str] = []
+        first = dataclasses.replace(tried.won.trained, kept=3)  # the last epoch, which `again` asks for
+        again = (tried.won.ready, first, tried.won.material)
+        assert train_again(*again, left=0.0, quiet=True, say=said.append) is first
+        assert "too little of the budget is left" in said[0]
+        assert train_again(*again, quiet=True, say=said.append).photos == len(material.split.train)
 
 
 @pytest.mark.usefixtures("ready_cache")

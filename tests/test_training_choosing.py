@@ -50,9 +50,9 @@ def logits(margin: float, wrong: int = 0, first: int = 0) -> Tensor:
     return noise + margin * sign[:, None] * nn.functional.one_hot(LABELS, CLASSES)
 
 
-def kept(*epochs: Tensor) -> tuple[int, Tensor, list[float]]:
+def kept(*epochs: Tensor, planned: int = 0) -> tuple[int, Tensor, list[float]]:
     """The epoch that is kept, the weights in the end, and the losses told, of a net that goes through these logits."""
-    net, config = Table(), LoopConfig()
+    net, config = Table(), LoopConfig(epochs=planned or len(epochs))
     state = LoopState(net, make_optimiser(net, config), config, steps=1, learning_rate=1.0)
     callback = ClearlyBest(Numbers())
     callback.loop = state
@@ -81,6 +81,12 @@ def test_an_earlier_epoch_is_kept_where_it_is_clearly_better() -> None:
     good = logits(4.0, wrong=2)
     number, weights, _told = kept(logits(4.0, wrong=20), good, logits(4.0, wrong=15))
     assert number == 2 and torch.equal(weights, good)
+
+
+def test_a_training_that_ended_early_keeps_the_lowest_loss_however_little_lower_it_is() -> None:
+    best, last = logits(4.0, wrong=5), logits(4.0, wrong=6, first=20)
+    number, weights, _told = kept(best, last, planned=5)
+    assert number == 1 and torch.equal(weights, best)
 
 
 def test_logits_that_are_no_numbers_never_win() -> None:

@@ -1,5 +1,6 @@
 """Strategies scratch, full and deeper: a network is trained on the photos at hand, tested, and kept like any run."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
 from headstart.training.distributed import ALONE, Place, share
 from headstart.training.evaluation import predict_logits
+from headstart.training.history import History
 from headstart.training.loop import fit
 from headstart.training.probes import dead_shares
 from headstart.transfer.probes import Probe
@@ -220,20 +222,9 @@ def run_training(
     Raises:
         ConfigError: the training diverged.
     """
-    history = fit(
-        share(ready.net, among),
-        ready.training,
-        ready.validation,
-        ready.config,
-        callbacks=callbacks_of(ready.config, ready.validation),
-        checkpoint=None if unfinished is None else unfinished.checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        resume=not fresh,
-        class_weights=class_weights_of(material, ready.config),
-        rate_of=ready.rate_of,
-        quiet=quiet,
-        say=say,
-    )
+    settings: dict[str, Any] = {"checkpoint_seconds": checkpoint_seconds, "resume": not fresh}
+    place = None if unfinished is None else unfinished.checkpoint
+    history = _fit(ready, material, place, among=among, quiet=quiet, say=say, **settings)
     if history.stopped == "diverged":
         if unfinished is not None and among.writes:
             unfinished.remove()
@@ -255,6 +246,7 @@ def train_again(
     unfinished: Unfinished | None = None,
     fresh: bool = True,
     checkpoint_seconds: float = 60.0,
+    left: float = math.inf,
     quiet: bool,
     say: Say,
 ) -> Trained:
@@ -266,6 +258,7 @@ def train_again(
     Args:
         ready, trained: the first training, and what it left.
         material, unfinished, fresh, checkpoint_seconds, quiet, say: as of `run_training`.
+        left: seconds that it may take, by how long the first one took.
 
     Returns:
         What the second training left, with the first one's word on the validation photos; else `trained`.
@@ -275,28 +268,36 @@ def train_again(
         return trained
     if len(split.train) > MANY or len(trained.epochs) < config.epochs or trained.kept < LATE * config.epochs:
         return trained
+    cost = sum(row["seconds"] for row in trained.epochs) * len(split.train) / max(len(material.split.train), 1)
+    if cost > left:
+        say(f"too little of the budget is left ({left:,.0f} s) to train again on all photos, which takes {cost:,.0f} s")
+        return trained
     held_out = predict_logits(ready.net, ready.validation).numpy()
     say(f"training again on all {len(split.train):,} photos, those of the validation among them")
     whole = replace(material, split=split)
     second = ready.again(whole)
-    history = fit(
-        second.net,
-        second.training,
-        None,
-        second.config,
-        checkpoint=None if unfinished is None else unfinished.again,
-        checkpoint_seconds=checkpoint_seconds,
-        resume=not fresh,
-        class_weights=class_weights_of(whole, second.config),
-        rate_of=second.rate_of,
-        quiet=quiet,
-        say=say,
-    )
+    settings: dict[str, Any] = {"checkpoint_seconds": checkpoint_seconds, "resume": not fresh}
+    place = None if unfinished is None else unfinished.again
+    history = _fit(second, whole, place, among=ALONE, quiet=quiet, say=say, **settings)
     if history.stopped == "diverged":
         say(f"that training diverged ({history.reason}); the first one is kept")
         return trained
     net = second.net.cpu()
     return replace(trained, take_apart=lambda: second.finish(net), held_out=held_out, photos=len(split.train))
+
+
+def _fit(ready: Preparation, material: Material, checkpoint: Path | None, *, among: Place, **settings: Any) -> History:
+    return fit(
+        share(ready.net, among),
+        ready.training,
+        ready.validation,
+        ready.config,
+        callbacks=callbacks_of(ready.config, ready.validation),
+        checkpoint=checkpoint,
+        class_weights=class_weights_of(material, ready.config),
+        rate_of=ready.rate_of,
+        **settings,
+    )
 
 
 def _probed(material: Material, backbone: Backbone, config: TrainConfig) -> Sequence[Probe]:

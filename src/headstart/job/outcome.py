@@ -184,6 +184,8 @@ def _why_kept(rows: Rows, kept: int, config: TrainConfig) -> str:
         return "; the lowest loss was not asked for."
     if CALIBRATED not in rows[0]:
         return ": the lowest loss of all."
+    if len(rows) < config.epochs:
+        return ": the lowest loss of all, once calibrated."
     if kept == len(rows):
         return ": the last, and no earlier one is clearly better."
     return ": once calibrated its loss is lower than that of the last by more than one standard error."

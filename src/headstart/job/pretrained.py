@@ -71,38 +71,43 @@ def train_head(
         fitted = fit_at(material, config, config.cut) if advice is None else advice.fitted
     with clock.step("trial"):
         tried = _try(material, backbone, advice, fitted, config, quiet=quiet, say=say)
+    winners = [one.won for one in tried if one.won is not None]
+    trained = None
+    with clock.step("again"):
+        if winners:
+            from headstart.job.network import train_again
+
+            won, left = winners[-1], config.budget - clock.seconds["trial"]
+            trained = train_again(won.ready, won.trained, won.material, left=left, quiet=quiet, say=say)
     outlook = None
     with clock.step("outlook"):
         if advice is not None:
-            budget = max(0.0, config.budget - clock.seconds["trial"]) if config.strategy == "auto" else 0.0
+            spent = clock.seconds["trial"] + clock.seconds["again"]
+            budget = max(0.0, config.budget - spent) if config.strategy == "auto" else 0.0
             place_of_data = shown(str(data))
             outlook = look_ahead(place_of_data, material, backbone, advice, config, budget=budget, quiet=quiet, say=say)
-    winners = [one.won for one in tried if one.won is not None]
-    if advice is None or not winners:
+    if advice is None or trained is None:
         return _write(place, given, config, material, backbone, fitted, advice, tried, outlook, clock, overwrite)
     from headstart.job import outcome
-    from headstart.job.network import train_again
     from headstart.job.trained import write_trained
 
-    won, chosen = winners[-1], advice
-    with clock.step("fit"):
-        trained = train_again(won.ready, won.trained, won.material, quiet=quiet, say=say)
+    chosen, final = advice, trained
     return write_trained(
         place,
         given,
         won.material,
-        trained,
+        final,
         lambda classifier, _: outcome.trained_plan(
             won.ready.config,
             classifier,
             won.material.split,
-            trained.epochs,
-            kept=trained.kept,
+            final.epochs,
+            kept=final.kept,
             case=chosen.standing.case.name,
             begun=(*chosen.why, *(one.why for one in tried)),
             why=won.ready.why,
             told=won.ready.told | _told(chosen, tried, outlook),
-            photos=trained.photos,
+            photos=final.photos,
         ),
         clock,
         picture=picture_of(dataset.name, chosen.standing),
@@ -204,8 +209,7 @@ def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> 
     if len(validation):
         scores = fitted.head.logits(material.survey.features[cut][validation])
         return HeldOut.of(scores, material.labels(validation))
-    scores = fitted.held_out if judged.scores is None else judged.scores
-    return HeldOut.of(scores[first], material.labels(material.split.train)[first])
+    return HeldOut.of(judged.scores[first], material.labels(material.split.train)[first])
 
 
 def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:

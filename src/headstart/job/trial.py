@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 
 from headstart.backbones import Backbone
 from headstart.config import TrainConfig
@@ -20,6 +19,7 @@ from headstart.job.preparations import FIRST_CUT, PREPARATIONS, Preparation
 from headstart.job.trained import Trained
 from headstart.training.distributed import ALONE
 from headstart.training.evaluation import predict_logits
+from headstart.transfer.probes import mean_and_error
 from headstart.transfer.remedies import HeldOut
 from headstart.transfer.tail import Tail
 
@@ -111,7 +111,7 @@ def _try(
     cut = FIRST_CUT if strategy == "deeper" else ""
     candidate = candidate_of(strategy, cut, logits, labels, begun, note)[0]
     found = HeldOut.of(logits, labels)
-    lower, error = _mean_and_error(best.losses - found.losses)
+    lower, error = mean_and_error(best.losses - found.losses)
     won = is_better(found, best)
     why = (
         f"Strategy {strategy} {'is taken' if won else 'was tried and is not taken'}: on {len(labels):,} photos that "
@@ -134,13 +134,9 @@ def is_better(new: HeldOut, old: HeldOut) -> bool:
     >>> [is_better(HeldOut(np.arange(40) < 33, losses + more), old) for more in (0.1, -0.2)]
     [False, True]
     """
-    lower, error = _mean_and_error(old.losses - new.losses)
-    more, spread = _mean_and_error(new.correct.astype(np.float64) - old.correct)
+    lower, error = mean_and_error(old.losses - new.losses)
+    more, spread = mean_and_error(new.correct.astype(np.float64) - old.correct)
     return lower > error or (lower > 0 and more > spread)
-
-
-def _mean_and_error(values: Float64[np.ndarray, "photos"]) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
 def _seconds_a_photo(strategy: str, backbone: Backbone, classes: int) -> float:

@@ -22,7 +22,8 @@ class ClearlyBest(Callback):
     and the history as `val_calibrated_loss`. A net fitted to few photos is soon far too sure of itself: its plain loss
     rises while it still learns to tell the classes apart, and calibrating afterwards mends that for nothing. The
     difference is taken photo by photo. A schedule that ends at almost no learning rate makes its last epochs the best
-    ones, as a rule, and 40 photos cannot say otherwise by a little.
+    ones, as a rule, and 40 photos cannot say otherwise by a little. Where the training ended early, that is not so, and
+    the epoch of the lowest loss is kept.
 
     Args:
         validation: the photos; not shuffled.
@@ -49,7 +50,8 @@ class ClearlyBest(Callback):
         """Choose."""
         history = self.loop.history
         history.kept = len(history.rows)
-        if self.best_weights and is_clearly_lower(self.best, self.last):
+        cut_off = len(history.rows) < self.loop.config.epochs  # the rate was still high: the last is as any other
+        if self.best_weights and (cut_off or is_clearly_lower(self.best, self.last)):
             self.loop.net.load_state_dict(self.best_weights)
             history.kept = self.best_epoch + 1
 

@@ -88,4 +88,4 @@ class LoopState:
         self.learning_rate = document["learning_rate"]
         self.history.rows[:] = document["rows"]
         self.history.stopped, self.history.reason = document["stopped"], document["reason"]
-        self.history.kept = document["kept"]
+        self.history.kept = document.get("kept", 0)

@@ -37,8 +37,8 @@ class Probe:
         strength: of the penalty, chosen by the same held-out log loss.
         seconds: wall time of the fit, without that of the features.
         correct: whether each photo was right.
+        scores: the held-out logits behind it all.
         clusters: near duplicates have the same number; None: no photo has a near duplicate.
-        scores: the held-out logits behind it all, as they came, float32.
     """
 
     cut: str
@@ -51,8 +51,8 @@ class Probe:
     strength: float
     seconds: float
     correct: Bool[np.ndarray, "photos"] = field(repr=False)
+    scores: Float[np.ndarray, "photos classes"] = field(repr=False)
     clusters: Int64[np.ndarray, "photos"] | None = field(default=None, repr=False)
-    scores: Float[np.ndarray, "photos classes"] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the values of single photos."""
@@ -191,8 +191,8 @@ def _probe(
         strength=strength,
         seconds=time.perf_counter() - start,
         correct=correct,
-        clusters=clusters,
         scores=scores,
+        clusters=clusters,
     )
 
 
@@ -210,11 +210,11 @@ def lower_by(new: Probe, old: Probe) -> tuple[float, float]:
             f"two probes are compared photo by photo; {new.cut} has {len(new.losses)}, {old.cut} {len(old.losses)}: "
             "probe both on the same photos"
         )
-    return _mean_and_error(old.losses - new.losses, new.clusters)
+    return mean_and_error(old.losses - new.losses, new.clusters)
 
 
-def _mean_and_error(
-    values: Float64[np.ndarray, "photos"], clusters: Int64[np.ndarray, "photos"] | None
+def mean_and_error(
+    values: Float64[np.ndarray, "photos"], clusters: Int64[np.ndarray, "photos"] | None = None
 ) -> tuple[float, float]:
     """Mean over photos and its standard error; near duplicates count as one observation.
 
@@ -228,7 +228,7 @@ def _mean_and_error(
 
 def _clearly_better(new: Probe, old: Probe) -> bool:
     gain, error = lower_by(new, old)
-    right, unsure = _mean_and_error(new.correct.astype(np.float64) - old.correct, new.clusters)
+    right, unsure = mean_and_error(new.correct.astype(np.float64) - old.correct, new.clusters)
     return gain > max(error, ROUNDING) and right >= -unsure
 
 
