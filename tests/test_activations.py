@@ -45,6 +45,33 @@ def test_of_a_layer_without_activation_both_are_the_same():
     np.testing.assert_array_equal(found.before, found.after)
 
 
+@pytest.mark.parametrize("keyword", [False, True])
+def test_a_concatenation_of_rectified_branches_has_a_before_too(keyword):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+            self.right = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+            self.pool = nn.MaxPool2d(3, 1, 1)
+
+        def forward(self, x):
+            parts = [self.left(x), self.right(x), self.pool(x)]
+            return torch.cat(tensors=parts, dim=1) if keyword else torch.cat(parts, 1)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Branches(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 5)).double().eval()
+    subject = subject_for(net, 8)
+    photo = noise_photo(subject)
+    found = look_at_activations(subject, photo, "0")
+    x = torch.from_numpy(subject.preprocessing.normalise(photo.pixels[None])).double()
+    with torch.no_grad():
+        by_hand = torch.cat([net[0].left[0](x), net[0].right[0](x), net[0].pool(x)], 1)[0].numpy()
+    np.testing.assert_allclose(found.before, by_hand, rtol=1e-5, atol=1e-6)
+    by_hand[:6] = np.maximum(by_hand[:6], 0)  # the pooled part has no activation
+    np.testing.assert_allclose(found.after, by_hand, rtol=1e-5, atol=1e-6)
+    assert found.activation == "ReLU" and found.before[:6].min() < 0
+
+
 @pytest.mark.parametrize("window", [1, 2, 4, 5])
 def test_pooled_is_the_largest_of_each_window_the_cut_ones_included(window):
     subject = subject_of_shape("alexnet")

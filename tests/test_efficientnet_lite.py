@@ -144,9 +144,19 @@ def test_a_block_equals_its_definition_written_as_loops(
         np.testing.assert_allclose(block(x[None])[0].numpy(), value, rtol=1e-9, atol=1e-9)
 
 
-def test_batch_norms_carry_the_constants_of_the_published_training() -> None:
+def test_batch_norms_carry_the_published_epsilon() -> None:
     norms = [module for module in build_net("efficientnet-lite1").modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    assert {norm.eps for norm in norms} == {1e-3}
+
+
+def test_twenty_steps_are_enough_for_the_statistics_of_the_data() -> None:
+    torch.manual_seed(0)
+    norm = next(module for module in build_net("efficientnet-lite0").modules() if isinstance(module, nn.BatchNorm2d))
+    values = 3 + 2 * torch.randn(8, norm.num_features, 20, 20)
+    for _ in range(20):
+        norm.train()(values)
+    expected = values.mean(dim=(0, 2, 3))
+    assert norm.running_mean is not None and (norm.running_mean / expected).min() > 0.85
 
 
 def test_resuming_from_any_stage_gives_the_same_logits(lite0: nn.Module) -> None:
@@ -204,6 +214,13 @@ def test_a_new_net_neither_explodes_nor_dies() -> None:
     net = build_net("efficientnet-lite0").train()
     logits = net(torch.randn(8, 3, 64, 64))
     assert 0.01 < logits.std().item() < 10
+
+
+def test_the_first_loss_is_that_of_equal_chances_with_few_classes_too() -> None:
+    torch.manual_seed(0)
+    net = build_net("efficientnet-lite0", classes=10).train()
+    loss = nn.functional.cross_entropy(net(torch.randn(16, 3, 64, 64)), torch.arange(16) % 10)
+    assert abs(loss.item() - math.log(10)) < 0.5
 
 
 def test_looking_a_net_up_does_not_import_torch() -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageFont
 
-from headstart.cli.augmentation import augment
+from headstart.cli import cli
 from headstart.errors import ConfigError, DataError, HeadstartError, OutputError, UsageError
 from headstart.training.presets import PRESETS
 from headstart.training.preview import default_path, describe, make_preview, words_of
@@ -71,7 +71,7 @@ def test_a_photo_that_cannot_be_read_is_passed_over(photo_folder: Path, tmp_path
 def test_the_command_writes_the_sheet_and_prints_its_numbers(photo_folder: Path, tmp_path: Path) -> None:
     before, out = contents(photo_folder), tmp_path / "sheet.png"
     arguments = [str(photo_folder), "--preset", "any-way-up", "--n", "6", "--photos", "2", "--out", str(out)]
-    result = CliRunner().invoke(augment, [*arguments, "--json", "--quiet"], standalone_mode=False)
+    result = CliRunner().invoke(cli, ["augment", *arguments, "--json", "--quiet"], standalone_mode=False)
     assert result.exception is None
     document = json.loads(result.stdout)
     assert document["preset"] == "any-way-up" and document["augmentation"]["rotation"] == 180.0
@@ -80,10 +80,10 @@ def test_the_command_writes_the_sheet_and_prints_its_numbers(photo_folder: Path,
     with Image.open(out) as sheet:
         assert sheet.format == "PNG" and sheet.width >= 4 * TILE
     assert contents(photo_folder) == before
-    again = CliRunner().invoke(augment, arguments, standalone_mode=False)
+    again = CliRunner().invoke(cli, ["augment", *arguments], standalone_mode=False)
     assert isinstance(again.exception, OutputError)
     assert "exists already; give another name" in str(again.exception)
-    replaced = CliRunner().invoke(augment, [*arguments, "--overwrite"], standalone_mode=False)
+    replaced = CliRunner().invoke(cli, ["augment", *arguments, "--overwrite"], standalone_mode=False)
     assert replaced.exception is None and "written to" in replaced.stderr
     assert "turn" in replaced.stdout and replaced.stdout.startswith("Preset any-way-up: left and right swapped in 50 %")
 
@@ -92,7 +92,7 @@ def test_without_a_name_the_sheet_goes_to_the_current_folder(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(augment, [str(photo_folder), "--n", "1"], standalone_mode=False).exception is None
+    assert CliRunner().invoke(cli, ["augment", str(photo_folder), "--n", "1"], standalone_mode=False).exception is None
     assert (tmp_path / "augment-shapes-photos.png").is_file()
     assert default_path("../odd name", "digits").name == "augment-odd-name-digits.png"
 
@@ -101,7 +101,7 @@ def test_nothing_is_written_into_the_folder_of_the_photos(photo_folder: Path, mo
     before = contents(photo_folder)
     monkeypatch.chdir(photo_folder)
     for arguments in ([str(photo_folder)], [".", "--out", "bars/new.png", "--overwrite"]):
-        failed = CliRunner().invoke(augment, arguments, standalone_mode=False).exception
+        failed = CliRunner().invoke(cli, ["augment", *arguments], standalone_mode=False).exception
         assert isinstance(failed, OutputError) and "lies in the folder of the photos, which is only read" in str(failed)
     assert contents(photo_folder) == before
 

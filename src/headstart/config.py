@@ -69,7 +69,7 @@ class TrainConfig(LoopConfig):
     image_size: int = 0  # side of the photos that the net sees, pixels; 0: chosen by the net and the photos
     colour: str = "auto"  # gray, colour, or auto: gray where every training photo is
     validation_fraction: float = 0.2  # share of the training photos, where the data bring no validation split
-    batch_size: int = 0  # photos a step; 0: 128 from random weights, 32 from pretrained ones
+    batch_size: int = 0  # photos a step; 0: 128 from random weights, 32 from pretrained ones, fewer of few photos
     learning_rate: float = 0.0  # at its highest; 0: by the optimiser; pretrained 0.0005, 0.0015 where not similar
     augment: str = "auto"  # none, photos, digits, any-way-up, cifar; auto: none from random weights, else by similarity
     schedule: str = "one-cycle"  # of the learning rate: constant, step, cosine, one-cycle or plateau
@@ -101,8 +101,9 @@ class TrainConfig(LoopConfig):
     def filled(self, photos: int = 0) -> "TrainConfig":
         """The same with a number or a name where a setting of the loop says "by the strategy".
 
-        From random weights the learning rate stays 0 where it is: it depends on the optimiser. A batch that was not
-        set has at most a quarter of the photos.
+        From random weights the learning rate stays 0 where it is: it depends on the optimiser, and a batch that was not
+        set has at most a tenth of the photos, or 16: ten epochs of a step or two would teach nothing. From pretrained
+        ones it has at most a quarter of them.
 
         Args:
             photos: to train on; 0: unknown.
@@ -111,7 +112,9 @@ class TrainConfig(LoopConfig):
         (128, 32)
         """
         pretrained = self.net is None and self.strategy != "scratch"
-        usual = min(32 if pretrained else 128, max(1, photos // 4) if photos else 128)
+        usual, steps = (32, 4) if pretrained else (128, 10)
+        if photos:
+            usual = max(1, min(usual, max(photos // steps, 16), photos // 4))
         return dataclasses.replace(
             self,
             batch_size=self.batch_size or usual,

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from headstart.explain.subject import Subject, unknown_layer
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)  # ReLU6 is a Hardtanh; `headstart.explain.rectifiers` checks its floor
 ACTIVATIONS = (*RECTIFIERS, nn.Tanh, nn.Sigmoid)
+
+Entered = dict[int, tuple[Tensor, str]]  # id of an activation's output -> what it took, and its class
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +30,10 @@ class Recorded:
         layer: the name that was asked for.
         module: the module whose output it is.
         after: the output, (batch, channels, height, width) or (batch, features).
-        before: what the layer's activation took, where the output is that of an activation; else the output itself.
-        activation: the class of that activation ("ReLU6"); None where the output is linear.
+        before: what the layer's activation took, where the output is that of an activation or a concatenation of such
+            outputs; else the output itself. What was not an activation's in a concatenation stands there as it is.
+        activation: the class of that activation ("ReLU6"), or the classes ("ReLU, Sigmoid"); None where the output is
+            linear.
     """
 
     layer: str
@@ -120,15 +125,15 @@ def reach(
 
 
 @contextmanager
-def watching(trunk: nn.Module, modules: set[str]) -> Iterator[tuple[dict[str, Tensor], dict[int, tuple[Tensor, str]]]]:
+def watching(trunk: nn.Module, modules: set[str]) -> Iterator[tuple[dict[str, Tensor], Entered]]:
     """Hooks on the named modules and on every activation, until the end of the block.
 
     Yields:
-        The outputs by module name; and for each activation's output, by its `id`, its input and its class. The net
-        must not work in place.
+        The outputs by module name; and for each activation's output, and each concatenation with such outputs, by its
+        `id`, what it was before and the class of the activation. The net must not work in place.
     """
     seen: dict[str, Tensor] = {}
-    entered: dict[int, tuple[Tensor, str]] = {}
+    entered: Entered = {}
     outputs: list[Tensor] = []  # kept alive, so that no id is given twice
 
     def keep(name: str) -> Any:
@@ -145,10 +150,34 @@ def watching(trunk: nn.Module, modules: set[str]) -> Iterator[tuple[dict[str, Te
                 handles.append(module.register_forward_hook(enter))
             if name in modules:
                 handles.append(module.register_forward_hook(keep(name)))
-        yield seen, entered
+        with _Concatenations(entered, outputs):
+            yield seen, entered
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Concatenations(TorchFunctionMode):
+    """Notes what a concatenation of activations' outputs was before them: an inception module ends so."""
+
+    def __init__(self, entered: Entered, outputs: list[Tensor]) -> None:
+        super().__init__()
+        self.entered, self.outputs = entered, outputs
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        output = func(*args, **named)
+        if func is torch.cat:
+            parts, *rest = args or (named.pop("tensors"),)
+            found = [self.entered.get(id(part), (part, "")) for part in parts]
+            names = sorted({name for _, name in found if name})
+            if names:
+                before = func([taken for taken, _ in found], *rest, **named)
+                self.entered[id(output)] = before, ", ".join(names)
+                self.outputs.append(output)
+        return output
 
 
 def to_numpy(values: Tensor) -> Any:

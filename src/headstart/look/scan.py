@@ -36,7 +36,7 @@ from headstart.readers import open_dataset
 from headstart.readers.walk import walk
 
 PIECE = 100  # photos a file of the cache: what an interruption costs at most
-SCAN_VERSION = "1"  # part of every key: raise it when the same photos could give other numbers
+SCAN_VERSION = "2"  # part of every key: raise it when the same photos could give other numbers
 DECODERS = 4
 KEPT = ("values", "places", "inner_values", "inner_places", "saturated")
 
