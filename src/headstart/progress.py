@@ -69,18 +69,31 @@ class Progress:
         self._length = len(line)
 
     def describe(self, seconds: float) -> str:
-        """Return the line for `seconds` since the start: bar, count, rate and time left."""
+        """Return the line for `seconds` since the start: bar, count, rate and time left.
+
+        >>> Progress(4, "photos", quiet=True).describe(0.0)
+        '0/4 photos, 0.0/s'
+        """
         rate = self.done / seconds if seconds > 0 else 0.0
         share = self.done / self.total if self.total else 1.0
         filled = round(BAR_WIDTH * min(share, 1.0))
         left = f", {_clock((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
         bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] " if self._terminal else ""
-        return f"{bar}{self.done:,}/{self.total:,} {self.what}, {rate:,.1f}/s{left}"
+        return f"{bar}{self.done:,}/{self.total:,} {self.what}, {_rate(rate)}{left}"
 
     def _write(self, text: str) -> None:
         if not self._quiet:
             self._stream.write(text)
             self._stream.flush()
+
+
+def _rate(rate: float) -> str:
+    """Of units a second; of few, how long each takes.
+
+    >>> _rate(1234.56), _rate(0.04)
+    ('1,234.6/s', '25.0 s each')
+    """
+    return f"{1 / rate:,.1f} s each" if 0 < rate < 0.5 else f"{rate:,.1f}/s"
 
 
 def _clock(seconds: float) -> str:

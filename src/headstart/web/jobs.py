@@ -241,7 +241,7 @@ def _lines(stream: Any) -> Iterator[str]:
         for line in whole:
             yield line.decode("utf-8", "backslashreplace")
         bar = waiting.decode("utf-8", "backslashreplace").rstrip()
-        if BAR.match(bar) and bar.endswith(("left", "/s", "%")):  # the next drawing may be long in coming
+        if BAR.match(bar) and bar.endswith(("left", "/s", "each", "%")):  # the next drawing may be long in coming
             yield bar
             waiting = b""
     if waiting:
