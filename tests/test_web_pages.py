@@ -231,6 +231,34 @@ def test_the_arrow_keys_go_through_the_numbers(server: Server, tab: Any):
     assert tab.inner_text("#words").startswith("Row 2, column 1:")
 
 
+@pytest.mark.usefixtures("trained")  # it is the first job
+def test_learning_rates_of_a_net_are_tried_from_the_page_and_each_has_its_curve(
+    server: Server, tab: Any, photos: Path
+) -> None:
+    tab.goto(f"{server.address}/learn/rate")
+    assert (tab.input_value("#data"), tab.input_value("#net")) == ("digits", "small-cnn")
+    tab.fill("#data", str(photos))
+    tab.select_option("#net", "mlp")
+    tab.click("text=Try seven rates")
+    tab.wait_for_selector("#verdicts table", timeout=240_000)
+    assert tab.input_value("#data") == str(photos) and tab.input_value("#net") == "mlp"
+    told = server.json(f"/jobs/{tab.get_attribute('#job', 'data-number')}/result")
+    assert told["chance"] == pytest.approx(np.log(2)) and len(told["sweep"]) == 7
+    rows = [row.split("\t") for row in tab.inner_text("#verdicts tbody").splitlines() if "\t" in row]
+    assert [row[1:] for row in rows] == [[trial["verdict"], trial["why"]] for trial in told["sweep"]]
+    assert [float(row[0]) for row in rows] == pytest.approx([trial["rate"] for trial in told["sweep"]], rel=1e-3)
+    shown = tab.locator("#trials path.one").get_attribute("d")
+    tab.locator("#verdicts button").last.click()
+    assert tab.locator("#verdicts button[aria-pressed=true]").inner_text() == rows[-1][0]
+    assert tab.locator("#trials path.one").get_attribute("d") != shown
+    assert tab.locator("#trials path.other").count() == 6
+
+
+def test_an_unknown_net_has_no_learning_rates(server: Server) -> None:
+    status, _, body = server.post_form("/learn/rate", data="digits", net="lenett")
+    assert status == 400 and b"choose one of: alexnet" in body
+
+
 def test_looking_inside_shows_units_one_large_and_what_excites_it(server: Server, tab: Any, trained: str):
     tab.goto(f"{server.address}/runs/{trained}/look?photo=test-1&layer=stage4&unit=3")
     holds(tab, "document.querySelector('#unit-title').textContent === 'Unit 3 of stage4'")

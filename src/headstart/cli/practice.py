@@ -47,12 +47,14 @@ def lr(given: Global, data: str, out: Path | None, steps: int, follow_links: boo
     config = _config(given, values)
     if out is not None:
         check_suffix(out)
-    tested, trials = try_rates(data, config, steps=steps, quiet=given.quiet, follow_links=follow_links)
+    found = try_rates(data, config, steps=steps, quiet=given.quiet, follow_links=follow_links)
     if out is not None:
-        write_drawing(draw_rates(tested, trials, f"{config.net} on {Path(data).name}, {config.optimiser}"), out)
+        write_drawing(
+            draw_rates(found.tested, found.trials, f"{config.net} on {Path(data).name}, {config.optimiser}"), out
+        )
         given.say(f"drawn in {out.as_posix()}")
-    document = describe_rates(tested, trials, config)
-    lines = [f"{trial.rate:<10g} {trial.verdict:<10} {trial.why}" for trial in trials]
+    document = describe_rates(found, config)
+    lines = [f"{trial.rate:<10g} {trial.verdict:<10} {trial.why}" for trial in found.trials]
     given.show(document, "\n".join([*lines, "", f"suggestion: --learning-rate {document['suggestion']:g}"]))
     return DONE
 

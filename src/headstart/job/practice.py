@@ -47,6 +47,21 @@ class Sample:
     why: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """What a net did with each learning rate.
+
+    Args:
+        tested: the range test.
+        trials: short trainings with rates around the one that it suggests.
+        chance: the loss of one who guesses.
+    """
+
+    tested: "RangeResult"
+    trials: "tuple[Trial, ...]"
+    chance: float
+
+
 def take_sample(
     data: str, config: TrainConfig, *, photos: int = SAMPLE, quiet: bool = True, follow_links: bool = False
 ) -> Sample:
@@ -97,7 +112,7 @@ def take_sample(
 
 def try_rates(
     data: str, config: TrainConfig, *, steps: int = 100, quiet: bool = True, follow_links: bool = False
-) -> "tuple[RangeResult, tuple[Trial, ...]]":
+) -> Rates:
     """The range test of a net on a data set, and a sweep around the rate that it suggests.
 
     Args:
@@ -108,7 +123,7 @@ def try_rates(
         follow_links: also read what symbolic links inside the folder point to.
     """
     from headstart.training.batches import MemoryBatches
-    from headstart.training.range_finder import build_seeded, find_range, sweep
+    from headstart.training.range_finder import build_seeded, chance_loss, find_range, sweep
 
     sample = take_sample(data, config, quiet=quiet, follow_links=follow_links)
     batches = MemoryBatches(
@@ -126,7 +141,7 @@ def try_rates(
         rates = [float(f"{tested.suggestion * factor:.2g}") for factor in SPREAD]
         with Progress(len(rates) * steps, "steps", quiet=quiet) as progress:
             trials = sweep(sample.build, batches, config, rates, steps=steps, progress=progress)
-    return tested, trials
+    return Rates(tested, trials, chance_loss(config, len(sample.classes)))
 
 
 def check(data: str, config: TrainConfig, *, quiet: bool = True, follow_links: bool = False) -> "CheckResult":
@@ -169,12 +184,13 @@ def _training_photos(dataset: Dataset) -> Dataset:
     return dataset.subset(rest) if rest else dataset
 
 
-def describe_rates(tested: "RangeResult", trials: "tuple[Trial, ...]", config: TrainConfig) -> dict[str, Any]:
+def describe_rates(found: Rates, config: TrainConfig) -> dict[str, Any]:
     """The JSON document of `headstart lr`."""
     return {
         "net": config.net,
         "optimiser": config.optimiser,
-        "suggestion": float(f"{tested.suggestion:.2g}"),
-        "range": tested.to_json(),
-        "sweep": [trial.to_json() for trial in trials],
+        "suggestion": float(f"{found.tested.suggestion:.2g}"),
+        "chance": found.chance,
+        "range": found.tested.to_json(),
+        "sweep": [trial.to_json() for trial in found.trials],
     }

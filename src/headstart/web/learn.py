@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from headstart.errors import UsageError
@@ -19,7 +19,8 @@ from headstart.layers.filters import filter_image
 from headstart.layers.kernels import CURVE_PATCH, KERNELS, OTHER_PATCH, read_kernel
 from headstart.layers.shape_reports import POOL_KINDS, shape_conv, shape_pool
 from headstart.layers.shapes import Axis
-from headstart.web.jobs import Jobs
+from headstart.nets import NETS
+from headstart.web.jobs import Job, Jobs
 from headstart.web.opened import Opened
 from headstart.web.rendering import answer, page, picture, png, whole_number
 from headstart.web.screening import photo_bytes
@@ -27,6 +28,7 @@ from headstart.web.screening import photo_bytes
 SIDE = 16  # px of a photo of one's own in the lesson
 LARGEST = 24  # px of a picture or map whose every number is shown
 STEPS = 30  # of the descent in the bowl
+USUAL_NET = "small-cnn"  # whose learning rates are tried
 Plane = Float64[np.ndarray, "rows columns"]
 
 
@@ -84,6 +86,7 @@ class LearnPages:
             Route("/learn/filters", self.filters),
             Route("/learn/filters/{name}/sheet.png", self.filter_sheet),
             Route("/learn/rate", self.rate),
+            Route("/learn/rate", self.try_rates, methods=["POST"]),
             Route("/learn/rate/numbers", self.rate_numbers),
             Route("/learn/dropout", self.dropout),
             Route("/learn/dropout/numbers", self.dropout_numbers),
@@ -182,9 +185,24 @@ class LearnPages:
         with opened.lock:
             return picture(png(look_at_filters(opened.subject).sheet()), "image/png")
 
-    def rate(self, _request: Request) -> Response:
-        """GET /learn/rate: too low, good, bouncing, diverged, in the simplest valley."""
-        return page("rate.html", here="learn")
+    def rate(self, request: Request) -> Response:
+        """GET /learn/rate?job=: too low, good, bouncing, diverged, in the simplest valley and of a net on photos."""
+        number = whole_number(request, "job", 0)
+        job = self._jobs.get(number) if number else None
+        return page("rate.html", here="learn", job=job, nets=sorted(NETS), net=job.about["net"] if job else USUAL_NET)
+
+    async def try_rates(self, request: Request) -> Response:
+        """POST /learn/rate: train a net shortly with several rates; the answer is the page, with the job's number."""
+        form = {name: str(value).strip() for name, value in (await request.form()).items()}
+        job = await run_in_threadpool(self._try_rates, form.get("data") or "digits", form.get("net") or USUAL_NET)
+        return RedirectResponse(f"/learn/rate?job={job.number}#trained", 303)
+
+    def _try_rates(self, data: str, net: str) -> Job:
+        if net not in NETS:
+            raise UsageError(f"unknown net {shown(net)[:40]!r}; choose one of: {', '.join(sorted(NETS))}")
+        named = self._opened.folders.data(self._opened.folders.remember(data)) or data
+        command = ["lr", "--json", f"--net={net}", "--optimiser=sgd", "--", named]
+        return self._jobs.start("rates", f"Learning rates of {net}", command, {"net": net, "data": named})
 
     def rate_numbers(self, request: Request) -> Response:
         """GET .../numbers?rate=: where gradient descent goes in a valley of curvature 1."""
