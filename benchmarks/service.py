@@ -98,6 +98,8 @@ class Client:
         """Send a request and count its answer."""
         began = time.perf_counter()
         try:
+            if self.pipe is not None and self.pipe[0].at_eof():
+                self.close()  # the server ended it while it was idle
             if self.pipe is None:
                 self.pipe = await asyncio.open_connection("127.0.0.1", self.port)
             reader, writer = self.pipe

@@ -119,6 +119,7 @@ class _Decoder:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            limit=worker.ROOM,
             env={**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         try:
@@ -176,9 +177,8 @@ class _Decoder:
     async def _send(self, process: asyncio.subprocess.Process, *parts: bytes) -> None:
         if process.stdin is None:
             raise ConnectionError
-        process.stdin.write(worker.LENGTH.pack(sum(map(len, parts))))
-        for part in parts:
-            process.stdin.write(part)
+        # in one piece: every write wakes the decoder
+        process.stdin.write(b"".join((worker.LENGTH.pack(sum(map(len, parts))), *parts)))
         await process.stdin.drain()
 
     async def _receive(self, process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:

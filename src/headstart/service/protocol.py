@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from headstart.service.guard import HEADERS, GuardSettings
 from headstart.service.refusals import error_body
 
-SLICE = 16 * 1024  # bytes parsed at a time: a flood of one-byte chunks must not keep the others waiting
+SLICE = 16 * 1024  # bytes parsed at a time, where a flood of one-byte chunks could keep the others waiting
 PARTING = 0.25  # seconds in which a request that is on its way when the server stops is still answered
 LAST_RECEIPT = 2.0  # seconds that half a request has to become a whole one when the server stops
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}
@@ -24,7 +24,7 @@ class GuardedProtocol(H11Protocol):
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         self._deadline: asyncio.TimerHandle | None = None
-        self._waiting: list[bytes] = []  # received, to be parsed
+        self._waiting = bytearray()  # received, to be parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, or refuse what is one connection too many."""
@@ -37,9 +37,9 @@ class GuardedProtocol(H11Protocol):
             self._arm(self.settings.receipt_seconds)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived, a slice at a time."""
+        """Parse what arrived: a body whose length is known at once, anything else a slice at a time."""
         busy = bool(self._waiting)
-        self._waiting += [data[begin : begin + SLICE] for begin in range(0, len(data), SLICE)]
+        self._waiting += data
         if not busy:
             self._parse()
 
@@ -47,14 +47,22 @@ class GuardedProtocol(H11Protocol):
         if self.transport.is_closing():
             self._waiting.clear()
             return
-        super().data_received(self._waiting[0])
-        del self._waiting[0]
+        size = len(self._waiting) if self._in_plain_body() else SLICE
+        piece = bytes(self._waiting[:size])
+        super().data_received(piece)
+        del self._waiting[:size]
         self._watch()
         if self._waiting:
             self.transport.pause_reading()
             self.loop.call_soon(self._parse)
         elif not (self.flow.read_paused or self.transport.is_closing()):
             self.transport.resume_reading()
+
+    def _in_plain_body(self) -> bool:
+        """Whether what comes next is part of a body that is not in chunks: one piece, however long."""
+        return self.conn.their_state is h11.SEND_BODY and not any(
+            name == b"transfer-encoding" for name, _ in self.headers
+        )
 
     def on_response_complete(self) -> None:
         """Go on to the next request."""

@@ -20,6 +20,7 @@ from headstart.preprocess import Preprocessing
 
 LENGTH = struct.Struct(">Q")
 HELLO, PIXELS, REJECTED = b"H", b"P", b"R"
+ROOM = 2**20  # bytes that a pipe holds, where the system allows it: the pixels of a photo are written at once
 HEADROOM = 768 * 2**20  # bytes of address space beyond what the process has when it is ready
 
 
@@ -57,8 +58,7 @@ def _answer(message: bytes, preprocessing: Preprocessing | None, limits: DecodeL
 
 def send(sink: BinaryIO, kind: bytes, content: bytes = b"") -> None:
     """Write one message."""
-    sink.write(LENGTH.pack(len(kind) + len(content)) + kind)
-    sink.write(content)
+    sink.write(b"".join((LENGTH.pack(len(kind) + len(content)), kind, content)))
     sink.flush()
 
 
@@ -71,6 +71,10 @@ def receive(source: BinaryIO) -> bytes | None:
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the pipes to ourselves: whatever a codec prints goes nowhere."""
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux alone has this
+        import fcntl
+
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, ROOM)
     with open(os.devnull, "r+b") as nowhere:  # noqa: PTH123 (a device, not a file)
         for number in (0, 1, 2):
             os.dup2(nowhere.fileno(), number)
