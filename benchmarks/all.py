@@ -36,11 +36,14 @@ def commands(data: Path) -> list[list[str]]:
         ["faults.py", "digits", str(data / "sign_digits")],
         ["looking.py", photos],
         ["units.py", ants_bees, "--photos", "1000"],
-        ["trust.py", "efficientnet-lite0", ants_bees],
+        ["trust.py", "efficientnet-lite0", str(data / "cats_dogs"), "--seeds", "2", "--methods", "cam"],
         ["gradients.py", photos, "--digits", str(data / "sign_digits")],
-        ["dreams.py"],
+        ["dreams.py", "--classes", "10"],
+        ["dreams.py", "--fooled", "6", ants_bees],
+        ["dreams.py", "--map", "198", ants_bees, "--seeds", "2"],
         ["export.py", str(data)],
         ["service.py", str(data)],
+        ["pages.py", str(data)],
     ]
 
 

@@ -85,6 +85,10 @@ def test_single_precision_adds_up_too_and_has_no_stamp(shape):
     assert found.check is not None
     assert found.check.residual <= 1e-5
     assert "approximation" not in found.stamps
+    seen = weighted(subject, taken(subject, noise_photo(subject).pixels), 1, default_layer(subject))
+    weight = torch.eye(5)[1] if shape == "nin" else linear_above(subject.net).weight[1].detach()
+    cam = torch.einsum("k,krc->rc", weight, seen.maps)
+    assert float((seen.raw * cam.numel() - cam).abs().max() / cam.abs().max()) <= 1e-5
 
 
 @pytest.mark.parametrize("shape", ["alexnet", "vgg", "lenet", "resnet"])

@@ -158,6 +158,13 @@ class Calls(nn.Module):
         return self.function(self.conv(x)).mean((2, 3))
 
 
+class Absolute(nn.Module):
+    """An activation that nobody here knows."""
+
+    def forward(self, x):
+        return x.abs()
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -170,6 +177,16 @@ class Calls(nn.Module):
         lambda x: x * torch.sigmoid(x),
         functional.gelu,
         functional.leaky_relu,
+        functional.softsign,
+        functional.rrelu,
+        functional.logsigmoid,
+        functional.hardshrink,
+        functional.tanhshrink,
+        lambda x: torch.softmax(x, 1),
+        lambda x: torch.where(x > 0, x, 0.0),
+        lambda x: torch.maximum(x, torch.zeros(())),
+        lambda x: x * (x > 0),
+        lambda x: x * x.gt(0),
     ],
 )
 def test_an_activation_that_is_called_as_a_function_is_refused_and_not_ignored(function):
@@ -188,6 +205,8 @@ def test_an_activation_that_is_called_as_a_function_is_refused_and_not_ignored(f
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.LeakyReLU(), nn.Flatten()), "1 is a LeakyReLU"),
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Hardtanh(), nn.Flatten()), "1 is a Hardtanh from -1"),
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Threshold(0.1, 0), nn.Flatten()), "1 is a Threshold"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softmax2d(), nn.Flatten()), "1 is a Softmax2d"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), Absolute(), nn.Flatten()), "1 is a Absolute"),
     ],
 )
 def test_another_activation_is_refused_by_its_name(net, words):

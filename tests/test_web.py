@@ -7,7 +7,10 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ from headstart.web.folders import Folders
 from headstart.web.jobs import Job
 from make_run import CLASSES, small_classifier, small_metrics, small_rows, write_small_run
 from service_running import jpeg
-from web_server import Server, serving
+from web_server import Server, serving, until
 
 LESSONS = ("convolution", "windows", "pooling", "filters", "rate", "dropout", "cases", "cases?run=small")
 PAGES = dict.fromkeys(("/", "/train", "/data", "/learn", *(f"/learn/{lesson}" for lesson in LESSONS)), 200)
@@ -300,3 +303,23 @@ def test_where_photos_are_survives_the_server(tmp_path: Path):
     assert again.of_run("first") is None
     with pytest.raises(DataError, match="there is no folder or file"):
         again.remember(str(tmp_path / "nowhere"))
+
+
+def test_the_command_prints_the_address_as_json_before_it_serves(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "headstart", "ui", "--port", "0", "--no-browser", "--json", "--quiet"]
+    process = subprocess.Popen([*command, "--runs", str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["url"]
+        until(lambda: _answers(address))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/learn", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False

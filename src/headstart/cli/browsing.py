@@ -1,5 +1,6 @@
 """The command that opens the local web app."""
 
+import json
 from pathlib import Path
 
 import click
@@ -26,7 +27,12 @@ def ui(given: Global, port: int, folder: Path, no_browser: bool) -> int:
     """
     from headstart.web.server import UiSettings, serve_ui
 
-    serve_ui(UiSettings(runs=folder, port=port), tell=given.say, browser=not no_browser)
+    def tell(address: str) -> None:
+        if given.json:
+            click.echo(json.dumps({"url": address}))
+        given.say(f"headstart ui is at {address} (Ctrl-C ends it)")
+
+    serve_ui(UiSettings(runs=folder, port=port), tell=tell, browser=not no_browser)
     return DONE
 
 

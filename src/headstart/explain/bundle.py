@@ -93,8 +93,6 @@ def panels_of(one: Explanation, *, sentence: bool = True) -> list[Panel]:
     if one.check is not None:
         said.append(f"{one.check.law}: {one.check.sum:.4g} of {one.check.target:.4g}")
     said += [f"! {stamp}" for stamp in one.stamps]
-    if not one.strength.any():
-        said.append("no evidence for this class anywhere")
     scale = f"scale: {_ends(one, limit)}"
     if one.method.pixels:
         return [Panel(title, fitted(Image.fromarray(heat(one.strength, limit)), PANEL), (*said, scale))]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Step = Callable[[int, int, str], None]  # done, of how many, what: for a progress line
+NO_EVIDENCE = "no evidence for this class"
 
 
 def silent(_done: int, _of: int, _what: str) -> None:
@@ -88,7 +89,7 @@ class Found:
 
     Args:
         raw: (rows, columns) of a grid over the net's input, or (channels, size, size) of its pixels; unscaled. NaN
-            nowhere.
+            nowhere. It cannot be written to from then on.
         layer: where it was taken; "" of methods that look at pixels.
         check: the identity that the method has; None where there is none.
         stamps: short remarks that belong on the picture ("not class-specific", "not converged: 7 %").
@@ -100,6 +101,12 @@ class Found:
     check: Check | None = None
     stamps: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Freeze the numbers, and say so where none of a grid's speaks for the class."""
+        self.raw.setflags(write=False)
+        if self.raw.ndim == 2 and not (self.raw > 0).any():
+            object.__setattr__(self, "stamps", (*self.stamps, NO_EVIDENCE))
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,6 @@ def grad_cam(asked: Asked) -> Found:
     refuse_not_finite(asked, "the gradient", seen.maps, seen.slopes)
     asked.step(1, 1, "gradcam")
     stamps: tuple[str, ...] = () if seen.exact else ("approximation",)
-    if not bool((seen.raw > 0).any()):
-        stamps += ("no evidence for this class",)
     parameters = {"bias": seen.without} if seen.exact else {}
     return Found(to_numpy(seen.raw), layer, seen.check if seen.exact else None, stamps, parameters)
 

@@ -26,13 +26,19 @@ RULES: tuple[Rule, ...] = ("gradient", "guided", "deconv")
 #: functions that bend the signal when a forward calls them itself: no module is there to be replaced
 _FUNCTIONAL = {
     *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "threshold", "threshold_", "_threshold"),
-    *("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "leaky_relu", "elu", "selu", "celu", "prelu"),
-    *("tanh", "tanh_", "sigmoid", "sigmoid_", "gelu", "silu", "mish", "softplus", "hardswish", "hardsigmoid"),
+    *("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "leaky_relu", "leaky_relu_", "elu", "elu_"),
+    *("selu", "selu_", "celu", "celu_", "prelu", "rrelu", "rrelu_", "glu", "tanh", "tanh_", "sigmoid", "sigmoid_"),
+    *("gelu", "silu", "mish", "softplus", "softsign", "log_sigmoid", "hardswish", "hardsigmoid", "hardshrink"),
+    *("softshrink", "tanhshrink", "softmax", "softmin", "log_softmax", "where", "maximum", "minimum", "fmax", "fmin"),
+    *("heaviside", "gt", "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__", "greater", "less"),
 }
-_OTHER = (
-    *(nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.PReLU, nn.Softplus),
-    *(nn.Hardswish, nn.Hardsigmoid, nn.CELU, nn.Softsign, nn.LogSigmoid, nn.Softmax, nn.RReLU, nn.GLU, nn.Threshold),
-    *(nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Softmin, nn.LogSoftmax),
+#: layers that go back as their derivative by any rule; of one's own those with `rectifies = False`
+_PLAIN = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear, nn.Identity, nn.Flatten, nn.Unflatten),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm, nn.LocalResponseNorm),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
 )
 
 
@@ -81,12 +87,14 @@ def ceiling(module: Any, place: str) -> float | None:
 
 
 def _refuse_others(net: nn.Module) -> None:
+    """Refuse a net with a layer that may bend the signal: any that is neither a rectifier nor known to be plain."""
     for place, module in net.named_modules():
-        kind = type(module).__name__
-        if isinstance(module, _OTHER) or kind == "Squash":
+        if _is_rectifier(module) or isinstance(module, _PLAIN) or not getattr(module, "rectifies", True):
+            continue
+        if next(module.children(), None) is None:
             raise UsageError(
                 f"the rules of guided backpropagation and of the deconvnet are for rectifiers (ReLU, ReLU6), and "
-                f"{place or 'the net'} is a {kind}; use the plain gradient"
+                f"{place or 'the net'} is a {type(module).__name__}; use the plain gradient"
             )
 
 
@@ -117,19 +125,19 @@ class Rectifier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, name: Rule, clip: float | None) -> Tensor:  # noqa: D102
         ctx.save_for_backward(x)
         ctx.name, ctx.clip = name, clip
-        # not clamp: as a function of a net's own forward it is refused
-        above = torch.maximum(x, x.new_zeros(()))
-        return above if clip is None else torch.minimum(above, x.new_tensor(clip))
+        with torch._C.DisableTorchFunction():  # these are the rule; in a net's own forward they are refused
+            return x.clamp(min=0, max=clip)
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
         (x,) = ctx.saved_tensors
         signal = above[0]
-        if ctx.name != "deconv":
-            passes = x > 0 if ctx.clip is None else (x > 0) & (x < ctx.clip)
-            signal = torch.where(passes, signal, torch.zeros_like(signal))
-        if ctx.name != "gradient":
-            signal = torch.maximum(signal, signal.new_zeros(()))
+        with torch._C.DisableTorchFunction():
+            if ctx.name != "deconv":
+                passes = x > 0 if ctx.clip is None else (x > 0) & (x < ctx.clip)
+                signal = torch.where(passes, signal, torch.zeros_like(signal))
+            if ctx.name != "gradient":
+                signal = signal.clamp(min=0)
         return signal, None, None
 
 

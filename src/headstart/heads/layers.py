@@ -36,6 +36,8 @@ def head_layers(head: Head) -> "torch.nn.Module":
     class Root(torch.nn.Module):
         """The signed square root of `headstart.heads.model.root`."""
 
+        rectifies = False  # for `headstart.explain.rectifiers`: it goes back as its derivative
+
         def __init__(self, offset: float) -> None:
             super().__init__()
             self.offset = offset

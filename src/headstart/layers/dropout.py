@@ -32,6 +32,8 @@ class ClassicalDropout(nn.Module):
         rate: share of units zeroed, 0 <= rate < 1.
     """
 
+    rectifies = False  # for `headstart.explain.rectifiers`
+
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
         self.rate = checked_rate(rate)

@@ -67,6 +67,8 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 class SamePadding(nn.Module):
     """Zero padding as TensorFlow's "same", worked out from the size of each input."""
 
+    rectifies = False  # for `headstart.explain.rectifiers`
+
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
         self.kernel = kernel

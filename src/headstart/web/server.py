@@ -50,7 +50,7 @@ def serve_ui(settings: UiSettings, *, tell: Callable[[str], None], browser: bool
 
     Args:
         settings: where the runs are, and the port.
-        tell: is told the address.
+        tell: is told the address, once pages can be asked for.
         browser: open it.
 
     Raises:
@@ -62,7 +62,7 @@ def serve_ui(settings: UiSettings, *, tell: Callable[[str], None], browser: bool
 
     jobs = Jobs()
     bound = listen(GuardSettings(port=settings.port))
-    tell(f"headstart ui is at {address_of(bound)} (Ctrl-C ends it)")
+    tell(address_of(bound))
     if browser:
         webbrowser.open(address_of(bound))
     run_app(build_ui(settings, jobs), bound, on_stop=jobs.end)
