@@ -4,6 +4,9 @@ import base64
 import csv
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import make_photo_folder
 from headstart.predict import predict_paths
@@ -166,6 +170,57 @@ def test_the_camera_is_answered_live_and_one_photo_of_it_is_explained(server: Se
     frames = tab.get_attribute("#live-label", "data-frames")
     tab.wait_for_timeout(500)
     assert tab.get_attribute("#live-label", "data-frames") == frames, "nothing is sent once the camera is off"
+
+
+def test_a_pasted_photo_is_judged_like_the_command_line_turned_as_its_camera_says(
+    server: Server, tab: Any, trained: str, photos: Path, tmp_path: Path, ready_cache: Path
+):
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[274] = 6  # the camera lay on its side
+    with Image.open(photos / "bars" / "05.png") as image:
+        image.convert("RGB").save(turned, exif=exif, quality=92)
+    tab.goto(f"{server.address}/runs/{trained}/try")
+    tab.evaluate(
+        """(content) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "turned.jpg", { type: "image/jpeg" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+        }""",
+        base64.b64encode(turned.read_bytes()).decode(),
+    )
+    tab.wait_for_selector("#result:not([hidden])")
+    told = json.loads(tab.get_attribute("#result", "data-probabilities"))
+    command = [sys.executable, "-m", "headstart", "predict", str(_runs(server) / trained), str(turned)]
+    environment = {**os.environ, "HEADSTART_CACHE": str(ready_cache)}
+    done = subprocess.run([*command, "--json", "--quiet"], capture_output=True, check=True, env=environment)
+    said = json.loads(done.stdout)
+    assert said["probabilities"] == pytest.approx(told, abs=1e-6)
+
+
+def test_ten_thousand_test_photos_are_turned_over_page_by_page(server: Server, tab: Any, trained: str):
+    rows = small_rows(count=10_000)
+    write_small_run(_runs(server) / "many", predictions=rows, metrics=small_metrics(rows))
+    first = rows[0]["label"]
+    cell = sorted(
+        (row for row in rows if row["label"] == row["predicted"] == first), key=lambda row: -row["probability"]
+    )
+    tab.goto(f"{server.address}/runs/many")
+    tab.locator("#matrix button[data-label='0'][data-predicted='0']").click()
+    seen: list[str] = []
+    while True:
+        place = f"{len(seen) + 1} to "
+        holds(tab, f"document.querySelector('#cell-place').textContent.startsWith('{place}')")
+        seen += [text.splitlines()[-1] for text in tab.locator("#cell-photos li p").all_inner_texts()]
+        if tab.is_disabled("#after") or len(seen) > 300:
+            break
+        tab.click("#after")
+    assert seen == [row["path"] for row in cell[: len(seen)]] and len(seen) > 300
+    tab.click("#before")
+    holds(tab, f"!document.querySelector('#cell-place').textContent.startsWith('{place}')")
+    assert tab.locator("#cell-photos li").count() < 200
+    assert tab.evaluate("document.getElementsByTagName('*').length") < 3_000
 
 
 def _runs(server: Server) -> Path:
