@@ -309,7 +309,10 @@ def test_learning_rates_of_a_net_are_tried_from_the_page_and_each_has_its_curve(
     assert tab.locator("#trials path.other").count() == 6
 
 
-def test_an_unknown_net_has_no_learning_rates(server: Server) -> None:
+@pytest.mark.usefixtures("trained")  # it is the first job
+def test_an_unknown_net_and_a_job_of_another_kind_have_no_learning_rates(server: Server) -> None:
+    status, _, body = server.ask("/learn/rate?job=1", Accept="text/html")
+    assert status == 400 and b"tries no learning rates" in body
     status, _, body = server.post_form("/learn/rate", data="digits", net="lenett")
     assert status == 400 and b"choose one of: alexnet" in body
 

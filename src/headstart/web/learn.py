@@ -189,6 +189,8 @@ class LearnPages:
         """GET /learn/rate?job=: too low, good, bouncing, diverged, in the simplest valley and of a net on photos."""
         number = whole_number(request, "job", 0)
         job = self._jobs.get(number) if number else None
+        if job is not None and job.kind != "rates":
+            raise UsageError(f"job {number} tries no learning rates; its page is /jobs/{number}")
         return page("rate.html", here="learn", job=job, nets=sorted(NETS), net=job.about["net"] if job else USUAL_NET)
 
     async def try_rates(self, request: Request) -> Response:
