@@ -113,6 +113,7 @@ def run_once(data: Path, strategy: str, seed: int, room: Path) -> dict[str, obje
         "cut": plan["evidence"].get("trained_behind", plan["cut"]),
         "case": plan["case"],
         "estimates": {name: row["accuracy"] for name, row in rows.items()},
+        "why": plan["why"],
     }
 
 
