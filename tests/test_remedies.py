@@ -13,7 +13,8 @@ from headstart.heads import fit_head
 from headstart.metrics import difference_interval
 from headstart.transfer import remedies
 from headstart.transfer.forecast import learning_curve
-from headstart.transfer.remedies import HeldOut, Remedy, choose_on_folds, paired_gain, rank
+from headstart.transfer.held_out import HeldOut
+from headstart.transfer.remedies import Remedy, choose_on_folds, paired_gain, rank
 
 NONE: dict[str, str] = {}
 

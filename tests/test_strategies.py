@@ -296,9 +296,9 @@ def test_a_backbone_without_batch_norms_is_judged_by_its_probes_and_says_so(phot
 
 
 @pytest.mark.usefixtures("ready_cache")
-@pytest.mark.parametrize(("level", "wins"), [(10.0, True), (0.0, False)])
+@pytest.mark.parametrize("wins", [True, False])
 def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_seen(
-    photo_folder: Path, level: float, wins: bool
+    photo_folder: Path, wins: bool
 ) -> None:
     import dataclasses
 
@@ -308,29 +308,90 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
     from headstart.job.network import train_again
     from headstart.job.trial import try_networks
     from headstart.readers import open_dataset
-    from headstart.transfer.remedies import HeldOut
+    from headstart.transfer.held_out import Answers
 
     backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(epochs=3, views=1, budget=1000.0)
     material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
     standing = dataclasses.replace(stand(material, backbone, config), candidates=("head", "deeper"))
     held = int((material.split.folds == 0).sum())
-    losses = np.full(held, level) + np.linspace(0, 1e-3, held)
-    head = HeldOut(np.arange(held) % 2 == 0, losses)
+    truth = material.labels(material.split.train)[material.split.folds == 0]
+    said = np.eye(2, dtype=np.float32)[np.arange(held) % 2 if wins else truth]  # by a head that guesses, or knows
+    head = Answers("the head", ((said, truth),))
     [tried] = try_networks(material, backbone, standing, head, config, quiet=True, say=lambda _: None)
     assert (tried.won is not None) == wins
-    assert ("is taken" in tried.why) == wins and f"{losses.mean():.3f} of the head" in tried.why
+    assert ("is taken" in tried.why) == wins and f"{head.held_out(1).losses.mean():.3f} of the head" in tried.why
     assert tried.candidate.photos == held and tried.candidate.accuracy is not None
     if wins:
         seen = {material.dataset.photos[row].path for row in tried.won.material.split.train}
         assert not seen & {material.dataset.photos[row].path for row in material.split.test}
         assert len(seen) == len(material.split.train) - held
         # all of them are learned from in the end, where the budget allows it
-        said: list[str] = []
+        words: list[str] = []
         first = dataclasses.replace(tried.won.trained, kept=3)  # the last epoch, which `again` asks for
         again = (tried.won.ready, first, tried.won.material)
-        assert train_again(*again, left=0.0, quiet=True, say=said.append) is first
-        assert "too little of the budget is left" in said[0]
-        assert train_again(*again, quiet=True, say=said.append).photos == len(material.split.train)
+        assert train_again(*again, left=0.0, quiet=True, say=words.append) is first
+        assert "too little of the budget is left" in words[0]
+        assert train_again(*again, quiet=True, say=words.append).photos == len(material.split.train)
+
+
+def answered(right: int, seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of two classes, of which so many are right, and the labels."""
+    truth = np.arange(count) % 2
+    margin = np.where(np.arange(count) < right, 2.0, -2.0) + np.random.default_rng(seed).normal(size=count) / 2
+    return np.stack([np.where(truth == 0, margin, 0), np.where(truth == 1, margin, 0)], 1).astype(np.float32), truth
+
+
+@pytest.mark.usefixtures("ready_cache")
+@pytest.mark.parametrize(
+    ("network", "budget", "trained", "taken", "words"),
+    [
+        ((40, 0), 1e6, 1, True, "on 40 photos"),  # beyond doubt: one look is enough
+        ((33, 24), 1e6, 2, False, "on 80 photos"),  # the second look says the contrary
+        ((33, 35), 1e6, 2, True, "on 80 photos"),
+        ((33, 24), 60.0, 1, True, "too little of the budget is left for a second look"),
+        ((20, 40), 1e6, 1, False, "on 40 photos"),  # what loses at the first look is not trained again
+    ],
+)
+def test_a_network_that_wins_by_little_is_trained_once_more_and_must_win_on_both_looks_together(
+    photo_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: tuple[int, int],
+    budget: float,
+    trained: int,
+    taken: bool,
+    words: str,
+) -> None:
+    import dataclasses
+
+    from headstart.backbones import open_backbone
+    from headstart.job import trial
+    from headstart.job.advice import stand
+    from headstart.job.material import look
+    from headstart.readers import open_dataset
+    from headstart.transfer.held_out import Answers
+
+    backbone, config = open_backbone("efficientnet-lite0"), TrainConfig(epochs=3, budget=budget)
+    material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
+    standing = dataclasses.replace(stand(material, backbone, config), candidates=("head", "deeper"))
+    looked: list[int] = []
+    clock = [0.0]
+
+    def train(self: object, asked: TrainConfig, fold: int) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+        looked.append(fold)
+        clock[0] += 50.0
+        return f"fold {fold}", answered(network[fold], 7 + fold)
+
+    monkeypatch.setattr(trial._Trial, "_train", train)
+    monkeypatch.setattr(trial._Trial, "_shortened", lambda self, left: (config, 1.0))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
+    head = Answers("the head", (answered(28, 1), answered(30, 2)))
+    [tried] = trial.try_networks(material, backbone, standing, head, config, quiet=True, say=lambda _: None)
+    assert looked == list(range(trained))
+    assert tried.won == ("fold 0" if taken else None) and words in tried.why
+    assert ("is no clear gain" in tried.why) == (network[0] == 33)
+    alone = Answers("the head", head.folds[:1])  # the data brought their validation photos: there is no second look
+    [tried] = trial.try_networks(material, backbone, standing, alone, config, quiet=True, say=lambda _: None)
+    assert looked == [*range(trained), 0] and (tried.won is not None) == (network[0] > 28)
 
 
 @pytest.mark.usefixtures("ready_cache")
@@ -346,7 +407,7 @@ def test_a_head_and_a_network_that_say_the_same_are_equally_good(photo_folder: P
     material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
     fitted = fit_at(material, config, "pooled")
     judged = judged_at(material, config, "pooled", fitted)
-    found = to_beat(material, "pooled", fitted, judged).losses
+    found = to_beat(material, "pooled", fitted, judged).held_out(1).losses
     # the oracle: the same photos by ridge that was fitted to the other folds with the same strength
     first, train = material.split.folds == 0, material.split.train
     features, labels = material.survey.features["pooled"][train], material.labels(train)

@@ -140,12 +140,12 @@ def look(
     return Material(dataset, survey, report, split, clusters, about)
 
 
-def with_validation(split: Split, seed: int) -> Split:
-    """The split with validation photos: the data's own, or else those of the first fold."""
+def with_validation(split: Split, seed: int, *, fold: int = 0) -> Split:
+    """The split with validation photos: the data's own, or else those of one fold."""
     if len(split.validation):
         how = f"The validation photos are the data's own val split ({len(split.validation):,} photos)."
         return dataclasses.replace(split, how=f"{split.how} {how}")
-    held = split.folds == 0
+    held = split.folds == fold
     how = (
         f"{np.count_nonzero(held):,} of {len(held):,} training photos were set apart for validation with seed "
         f"{seed}; every class in proportion, copies and groups on one side."

@@ -18,9 +18,9 @@ from headstart.metrics import accuracy_interval
 from headstart.progress import Progress
 from headstart.store import Store
 from headstart.transfer.forecast import LearningCurve, learning_curve
+from headstart.transfer.held_out import HeldOut
 from headstart.transfer.probes import LAST
 from headstart.transfer.remedies import (
-    HeldOut,
     Remedy,
     of_augmentation,
     of_backbone,

@@ -31,9 +31,10 @@ from headstart.job.outlook import Outlook, look_ahead
 from headstart.job.writing import Finished, write
 from headstart.readers import open_dataset
 from headstart.runs.places import new_run_path
+from headstart.transfer.held_out import Answers
 from headstart.transfer.probes import Probe
-from headstart.transfer.remedies import HeldOut
 
+LOOKS = 2  # folds by which a network is judged, at most
 NEARLY_ALL = 0.995  # of the held-out photos are right: what is left to gain cannot be measured
 
 
@@ -193,11 +194,8 @@ def _try(
     return try_networks(material, backbone, advice.standing, rival, config, quiet=quiet, say=say)
 
 
-def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> HeldOut:
+def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> Answers:
     """What the head, fitted without them, says of the photos that a network will be judged by.
-
-    The temperature is that of these photos alone, as it will be for the network: over more photos its prior is sharper,
-    and whoever is calibrated so seems better by that alone.
 
     Args:
         material: the photos.
@@ -205,11 +203,12 @@ def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> 
         fitted: the head.
         judged: the same head, fold by fold.
     """
-    validation, first = material.split.validation, material.split.folds == 0
+    validation, folds = material.split.validation, material.split.folds
     if len(validation):
         scores = fitted.head.logits(material.survey.features[cut][validation])
-        return HeldOut.of(scores, material.labels(validation))
-    return HeldOut.of(judged.scores[first], material.labels(material.split.train)[first])
+        return Answers("the head", ((scores, material.labels(validation)),))
+    labels = material.labels(material.split.train)
+    return Answers("the head", tuple((judged.scores[folds == k], labels[folds == k]) for k in range(LOOKS)))
 
 
 def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from headstart import heads
 from headstart.errors import UsageError
 from headstart.heads import FittedHead
-from headstart.heads.calibration import tempered_losses
 from headstart.heads.checks import check
 from headstart.heads.ridge import STRENGTHS, ridge_path
 from headstart.heads.spectrum import decompose
 from headstart.metrics import difference_interval
 from headstart.transfer.forecast import LearningCurve
+from headstart.transfer.held_out import HeldOut
 
 OVERFITTING = ("more photos", "augmentation", "another backbone", "regularisation", "less complexity")  # in this order
 UNDERFITTING = ("more complexity", "another backbone", "less regularisation", "less augmentation", "more photos")
@@ -65,24 +65,6 @@ class Remedy:
             "command": self.command,
             "seconds": round(self.seconds, 3),
         }
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A classifier's answers to the training photos, each held out when it was answered.
-
-    Args:
-        correct: whether the photo was right.
-        losses: its log loss, nats.
-    """
-
-    correct: Bool[np.ndarray, "photos"]
-    losses: Float64[np.ndarray, "photos"]
-
-    @classmethod
-    def of(cls, logits: Float[np.ndarray, "photos classes"], labels: Int64[np.ndarray, "photos"]) -> "HeldOut":
-        """From held-out logits, such as `FittedHead.held_out`; losses at the temperature that suits them best."""
-        return cls(np.asarray(logits.argmax(axis=1) == labels), tempered_losses(logits, labels))
 
 
 def rank(remedies: Sequence[Remedy]) -> tuple[Remedy, ...]:

@@ -13,6 +13,7 @@ from headstart.errors import RunError
 from headstart.runs import RunSummary
 from headstart.runs.guarded import read_regular
 from headstart.runs.places import FILES
+from headstart.web.forms import fields_of
 from headstart.web.jobs import Jobs
 from headstart.web.opened import Opened, OpenRun
 from headstart.web.rendering import answer, page, picture, thumbnail, whole_number
@@ -117,8 +118,8 @@ class RunPages:
 
     async def say_data(self, request: Request) -> Response:
         """POST /runs/NAME/data: where the run's photos are (a form with the field `data`)."""
-        form = await request.form()
-        await run_in_threadpool(self._assign, request.path_params["name"], str(form.get("data", "")))
+        data = (await fields_of(request)).get("data", "")
+        await run_in_threadpool(self._assign, request.path_params["name"], data)
         return RedirectResponse(f"/runs/{request.path_params['name']}", 303)
 
     def _assign(self, name: str, data: str) -> None:

@@ -14,6 +14,7 @@ from headstart.dataset import Dataset, Photo
 from headstart.errors import DataError, ImageRejected, UsageError
 from headstart.files import shown
 from headstart.readers import open_dataset
+from headstart.web.forms import fields_of
 from headstart.web.jobs import Job, Jobs
 from headstart.web.opened import Opened
 from headstart.web.rendering import answer, page, picture, thumbnail, whole_number
@@ -52,8 +53,7 @@ class DataPages:
 
     async def scan(self, request: Request) -> Response:
         """POST /data: look at a folder; the answer is its page."""
-        form = await request.form()
-        key = await run_in_threadpool(self._scan, str(form.get("data", "")))
+        key = await run_in_threadpool(self._scan, (await fields_of(request)).get("data", ""))
         return RedirectResponse(f"/data/{key}", 303)
 
     def _scan(self, data: str) -> str:

@@ -5,8 +5,7 @@ the photo.
 import hashlib
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -14,22 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from headstart.dataset import Dataset
 from headstart.errors import HeadstartError, ImageRejected, UsageError
 from headstart.files import shown
-from headstart.web.maps import layers_of, sprite, unit_document, unit_tiles
+from headstart.web.maps import layers_of, sprite, unit_document
 from headstart.web.opened import Opened, OpenRun
 from headstart.web.rendering import answer, page, picture, png, whole_number
 from headstart.web.screening import photo_bytes
+from headstart.web.searches import Searches
 from headstart.web.tryout import explained
 
 if TYPE_CHECKING:
-    from headstart.explain import Photo, Subject
+    from headstart.explain import Photo
     from headstart.look.activations import Activations
 
 PHOTOS = 8  # that were sent and stay in memory, of all runs
 MAPS = 24  # layers' maps that stay in memory
-SCANNED = 300  # photos that are searched for what excites a unit
 BARS = 5  # classes in the answer
 VIEWS, BACK, POOL = ("before", "after", "pooled"), ("auto", "gradient", "guided", "deconv"), 2
 
@@ -105,7 +103,8 @@ class InsidePages:
         opened = self._opened.get(request.path_params["name"])
         photo = self._photo(opened, request.path_params["photo"])
         method = request.query_params.get("method")
-        told = explained(opened, photo, request.query_params.get("class"), method, side=320)
+        with self._searches.held():
+            told = explained(opened, photo, request.query_params.get("class"), method, side=320)
         with opened.lock:
             shares = opened.subject.probabilities(opened.subject.logits([photo.pixels]))[0]
         best = np.argsort(-shares, kind="stable")[:BARS].tolist()
@@ -114,19 +113,20 @@ class InsidePages:
 
     def sprite(self, request: Request) -> Response:
         """GET .../PHOTO/LAYER/sprite.png?view=&scale=: all units of a layer in one picture; its grid is in `layers`."""
-        opened, photo, layer = self._asked(request)
-        view = _choice(request, "view", VIEWS)
-        maps = self._activations(opened, photo, layer)
-        return picture(png(sprite(maps, view, _choice(request, "scale", ("layer", "unit")))), "image/png")
+        view, scale = _choice(request, "view", VIEWS), _choice(request, "scale", ("layer", "unit"))
+        with self._searches.held():
+            opened, photo, layer = self._asked(request)
+            return picture(png(sprite(self._activations(opened, photo, layer), view, scale)), "image/png")
 
     def unit(self, request: Request) -> Response:
         """GET .../PHOTO/LAYER/UNIT?view=&back=: one unit with its values, the largest sent back to the pixels."""
-        opened, photo, layer = self._asked(request)
         back, view = _choice(request, "back", BACK), _choice(request, "view", VIEWS)
-        maps = self._activations(opened, photo, layer)
-        unit = whole_number(request, "unit", high=len(maps.before) - 1)
-        with opened.lock:
-            return answer(unit_document(opened.subject, maps, unit, view, back, POOL))
+        with self._searches.held():
+            opened, photo, layer = self._asked(request)
+            maps = self._activations(opened, photo, layer)
+            unit = whole_number(request, "unit", high=len(maps.before) - 1)
+            with opened.lock:
+                return answer(unit_document(opened.subject, maps, unit, view, back, POOL))
 
     def patches(self, request: Request) -> Response:
         """GET .../LAYER/UNIT/patches: the patches that excite a unit most; 202 with the progress while it searches."""
@@ -169,61 +169,6 @@ class InsidePages:
             while len(self._maps) > MAPS:
                 self._maps.popitem(last=False)
         return made
-
-
-class Searches:
-    """Searches for what excites units, one at a time behind the pages, in a net of their own."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._lock = threading.Lock()
-        self._work: OrderedDict[tuple[str, ...], Future[dict[str, Any]]] = OrderedDict()
-        self._steps: dict[tuple[str, ...], tuple[int, int, str]] = {}
-        self._subjects: dict[str, Subject] = {}
-
-    def get(self, opened: OpenRun, dataset: Dataset, layer: str, unit: int) -> dict[str, Any]:
-        """The patches of a unit; `{"done", "of", "what"}` while they are searched for: the first call begins it.
-
-        What was asked for and has not begun gives way to what is asked for now.
-        """
-        key = opened.name, opened.run.manifest["seal"], opened.data or "", layer, str(unit)
-        with self._lock:
-            work = self._work.get(key)
-            if work is None or work.cancelled():
-                for other, waiting in list(self._work.items()):
-                    if waiting.cancel():
-                        del self._work[other]
-                work = self._work[key] = self._pool.submit(self._search, key, opened, dataset, layer, unit)
-                while len(self._work) > 400:
-                    self._work.popitem(last=False)
-        try:
-            return work.result(timeout=0.05)
-        except TimeoutError:
-            done, of, what = self._steps.get(key, (0, 0, "waiting"))
-            return {"done": done, "of": of, "what": what}
-
-    def _search(self, key: tuple[str, ...], opened: OpenRun, dataset: Dataset, layer: str, unit: int) -> dict[str, Any]:
-        from headstart.explain import subject_of
-        from headstart.look.units import look_at_units
-
-        def step(done: int, of: int, what: str) -> None:
-            self._steps[key] = done, of, what
-
-        try:
-            if opened.run.manifest["seal"] not in self._subjects:
-                self._subjects = {opened.run.manifest["seal"]: subject_of(opened.run.classifier, opened.name)}
-            photos = dataset.photos[:: max(1, -(-len(dataset.photos) // SCANNED))]
-            subject = self._subjects[opened.run.manifest["seal"]]
-            found = look_at_units(subject, dataset.subset(photos), layer, [unit], step=step)
-        except HeadstartError as error:
-            return {"missing": str(error)}
-        finally:
-            self._steps.pop(key, None)
-        return unit_tiles(found, found.units[0])
-
-    def close(self) -> None:
-        """Begin no more searches."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _warm(opened: OpenRun) -> None:

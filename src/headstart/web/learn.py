@@ -20,6 +20,7 @@ from headstart.layers.kernels import CURVE_PATCH, KERNELS, OTHER_PATCH, read_ker
 from headstart.layers.shape_reports import POOL_KINDS, shape_conv, shape_pool
 from headstart.layers.shapes import Axis
 from headstart.nets import NETS
+from headstart.web.forms import fields_of
 from headstart.web.jobs import Job, Jobs
 from headstart.web.opened import Opened
 from headstart.web.rendering import answer, page, picture, png, whole_number
@@ -195,7 +196,7 @@ class LearnPages:
 
     async def try_rates(self, request: Request) -> Response:
         """POST /learn/rate: train a net shortly with several rates; the answer is the page, with the job's number."""
-        form = {name: str(value).strip() for name, value in (await request.form()).items()}
+        form = await fields_of(request)
         job = await run_in_threadpool(self._try_rates, form.get("data") or "digits", form.get("net") or USUAL_NET)
         return RedirectResponse(f"/learn/rate?job={job.number}#trained", 303)
 

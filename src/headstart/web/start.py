@@ -19,6 +19,7 @@ from headstart.errors import UsageError
 from headstart.files import shown
 from headstart.nets import NETS
 from headstart.runs.places import is_training
+from headstart.web.forms import fields_of
 from headstart.web.jobs import Job, Jobs
 from headstart.web.opened import Opened
 from headstart.web.rendering import answer, page
@@ -65,8 +66,7 @@ class StartPages:
 
     async def train(self, request: Request) -> Response:
         """POST /train: start it and go to its page."""
-        form = {name: str(value).strip() for name, value in (await request.form()).items()}
-        job = await run_in_threadpool(self._start, form)
+        job = await run_in_threadpool(self._start, await fields_of(request))
         return RedirectResponse(f"/jobs/{job.number}", 303)
 
     def _start(self, form: dict[str, str]) -> Job:
