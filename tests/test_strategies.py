@@ -17,8 +17,8 @@ from headstart.errors import ConfigError, UsageError
 from headstart.images import decode
 from headstart.job.advice import stand
 from headstart.job.choices import OWN, check_settings
-from headstart.job.material import with_all_photos, with_validation
-from headstart.job.preparations import PREPARATIONS
+from headstart.job.material import Material, with_all_photos, with_validation
+from headstart.job.preparations import PREPARATIONS, Preparation
 from headstart.split import Split
 from headstart.transfer.cases import CASES, STRATEGIES
 
@@ -332,6 +332,14 @@ def test_a_network_is_taken_where_it_beats_the_head_on_photos_that_both_had_not_
         assert train_again(*again, left=0.0, quiet=True, say=words.append) is first
         assert "too little of the budget is left" in words[0]
         assert train_again(*again, quiet=True, say=words.append).photos == len(material.split.train)
+
+        def broken(whole: Material) -> Preparation:
+            second = tried.won.ready.again(whole)
+            return dataclasses.replace(second, config=dataclasses.replace(second.config, learning_rate=0.5))
+
+        spoilt = dataclasses.replace(tried.won.ready, again=broken)
+        assert train_again(spoilt, *again[1:], quiet=True, say=words.append) is first
+        assert "the first one is kept" in words[-1] and "photos it learned from" in words[-1]
 
 
 def answered(right: int, seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray]:

@@ -253,7 +253,8 @@ def train_again(
     """The same training on the validation photos too: what they had to tell is known then, and photos are few.
 
     It is left out where the settings say so, where the data gave the validation photos, where there are many photos, or
-    where the best epoch came early: a schedule that was cut off cannot be repeated on other photos.
+    where the best epoch came early: a schedule that was cut off cannot be repeated on other photos. It is dropped where
+    it is right on fewer of the validation photos, which it learns from, than the first one that had not seen them.
 
     Args:
         ready, trained: the first training, and what it left.
@@ -283,6 +284,17 @@ def train_again(
         say(f"that training diverged ({history.reason}); the first one is kept")
         return trained
     net = second.net.cpu()
+    labels = material.labels(material.split.validation)
+    seen, unseen = (
+        int((logits.argmax(axis=1) == labels).sum())
+        for logits in (predict_logits(net, ready.validation).numpy(), held_out)
+    )
+    if seen < unseen:  # one of a few dozen trainings breaks down on the way, and no validation tells of this one
+        say(
+            f"that training failed: it is right on {seen} of the {len(labels)} photos it learned from, the first one "
+            f"on {unseen} without having seen them; the first one is kept"
+        )
+        return trained
     return replace(trained, take_apart=lambda: second.finish(net), held_out=held_out, photos=len(split.train))
 
 
