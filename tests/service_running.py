@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from headstart.backbones import open_backbone
 from headstart.classifier import Classifier
 from headstart.heads import Head
 from headstart.runs import Run, write_run
+from hostile_clients import TELLS, ask_raw
 from make_run import CLASSES, CONFIG, PLAN, small_metrics, small_rows
 
 LAUNCH = Path(__file__).with_name("service_launch.py")
@@ -124,9 +124,7 @@ class Running:
 
     def raw(self, content: bytes, seconds: float = 30) -> bytes:
         """Send bytes as they are and return all that comes back."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as channel:
-            channel.sendall(content)
-            return everything(channel)
+        return ask_raw(self.port, content, seconds)
 
     def decoders(self) -> list[int]:
         """Process ids of the decoders."""
@@ -144,6 +142,15 @@ class Running:
         return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
 
 
+def well_formed(answer: Answer) -> bool:
+    """Whether it is an answer a program can read, with the headers of every answer, that gives nothing away."""
+    for name in ("content-security-policy", "x-content-type-options", "x-frame-options"):
+        assert name in answer.headers
+    assert not TELLS.search(answer.body)
+    assert answer.status == 200 or answer.status == 422 or set(answer.json["error"]) == {"code", "message", "id"}
+    return True
+
+
 def ask(
     connection: http.client.HTTPConnection,
     method: str,
@@ -155,15 +162,6 @@ def ask(
         connection.request(method, path, body, dict(headers or {}))
     answer = connection.getresponse()
     return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
-
-
-def everything(channel: socket.socket) -> bytes:
-    """Read until the other side ends."""
-    parts = []
-    with contextlib.suppress(ConnectionResetError):
-        while part := channel.recv(65536):
-            parts.append(part)
-    return b"".join(parts)
 
 
 def form(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
