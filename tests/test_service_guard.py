@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from headstart.errors import UsageError
 from headstart.service.guard import HEADERS, Guard, GuardSettings, guarded
-from headstart.service.refusals import Refused, tell_refused
+from headstart.service.refusals import Refused
 
 TOKEN = "correct-horse-battery"
 CALLS: list[bytes] = []
@@ -52,7 +52,7 @@ ROUTES = [
 
 def guard(**settings: Any) -> Guard:
     CALLS.clear()
-    return guarded(Starlette(routes=ROUTES, exception_handlers={Refused: tell_refused}), GuardSettings(**settings))
+    return guarded(Starlette(routes=ROUTES), GuardSettings(**settings))
 
 
 def ask(

@@ -14,6 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+WATCHED = """
+import os, sys
+def watch(event, arguments):
+    if event == "socket.connect" or (event == "socket.sendto" and len(arguments) > 1 and arguments[1]):
+        sys.stderr.write(f"connects: {arguments[1]!r}\\n")
+    elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+        if "headstart.service.worker" not in str(arguments[1]):
+            sys.stderr.write(f"starts: {arguments[:2]!r}\\n")
+sys.addaudithook(watch)
+"""
 SERVE = """
 import sys
 from pathlib import Path
@@ -32,6 +42,7 @@ class Server:
 
     def __init__(self, port: int, process: "subprocess.Popen[str]") -> None:
         self.port, self.process = port, process
+        self.errors = ""  # what it wrote to stderr, once it has ended and where it was watched
         self.address = f"http://127.0.0.1:{port}"
 
     def ask(
@@ -40,7 +51,8 @@ class Server:
         """Status, headers (names in lower case) and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may answer before it has everything
+                connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
             told = {name.lower(): text for name, text in answer.getheaders()}
             return answer.status, told, answer.read()
@@ -65,19 +77,27 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(runs: Path, cache: Path) -> Iterator[Server]:
-    """The pages of a folder of runs; at the end Ctrl-C must end the process with 0."""
+def serving(runs: Path, cache: Path, *, watched: bool = False) -> Iterator[Server]:
+    """The pages of a folder of runs; at the end Ctrl-C must end the process with 0.
+
+    Watched, it writes to `errors` each connection that its process opens and each program that it starts.
+    """
     environment = {**os.environ, "HEADSTART_CACHE": str(cache), "OMP_WAIT_POLICY": "passive"}
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(runs)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", WATCHED * watched + SERVE, str(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if watched else None,
+        text=True,
+        env=environment,
     )
     assert process.stdout is not None
     try:
         found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
         assert found, "the server did not start"
-        yield Server(int(found[1]), process)
+        yield (server := Server(int(found[1]), process))
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        server.errors = process.communicate(timeout=20)[1] or ""
+        assert process.returncode == 0
     finally:
         process.kill()
         process.wait()

@@ -22,7 +22,7 @@ from headstart.service.batching import Batcher
 from headstart.service.decoding import Decoders
 from headstart.service.metrics import CONTENT_TYPE, Metrics
 from headstart.service.openapi import describe
-from headstart.service.refusals import Refused, log_error, tell_refused
+from headstart.service.refusals import Refused, log_error, refusal
 from headstart.service.settings import ServiceSettings
 from headstart.service.uploads import Upload, read_photos
 
@@ -63,7 +63,7 @@ class Service:
         self.app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
-            exception_handlers={Refused: tell_refused, HTTPException: _tell_http},
+            exception_handlers={HTTPException: _tell_http},
         )
         self.app.router.redirect_slashes = False
         self.app.state.service = self
@@ -210,13 +210,13 @@ def _json(document: Any, status: int = 200) -> Response:
     return Response(json.dumps(document, allow_nan=False), status, media_type="application/json")
 
 
-async def _tell_http(request: Request, error: Exception) -> Response:
+async def _tell_http(_request: Request, error: Exception) -> Response:
     """Say 404 and 405 in the form of every refusal."""
     if not isinstance(error, HTTPException):
         raise error
     words = {404: ("not_found", "there is no such page"), 405: ("method_not_allowed", "this page has other methods")}
     code, message = words.get(error.status_code, ("bad_request", "the request cannot be answered"))
-    answer = await tell_refused(request, Refused(error.status_code, message, code=code))
+    answer = refusal(Refused(error.status_code, message, code=code))
     answer.headers.update(error.headers or {})
     return answer
 

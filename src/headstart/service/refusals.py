@@ -6,7 +6,6 @@ import secrets
 import sys
 import traceback
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from headstart.files import shown
@@ -41,10 +40,8 @@ class Refused(Exception):
         return headers
 
 
-async def tell_refused(_request: Request, refused: Exception) -> Response:
-    """Answer a `Refused`: for the `exception_handlers` of a Starlette application, which would say 500."""
-    if not isinstance(refused, Refused):
-        raise refused
+def refusal(refused: Refused) -> Response:
+    """The answer that tells it; the guard makes it of every `Refused` that an application raises."""
     body = error_body(refused.code, refused.message, secrets.token_hex(6))
     answer = Response(body, refused.status)
     answer.raw_headers.extend(refused.headers())

@@ -17,7 +17,6 @@ from starlette.routing import Route
 from headstart.errors import HeadstartError, ImageRejected, UsageError
 from headstart.files import shown
 from headstart.service.guard import Guard, GuardSettings, guarded
-from headstart.service.refusals import Refused, tell_refused
 from headstart.web.browse import RunPages
 from headstart.web.checking import DataPages
 from headstart.web.inside import InsidePages
@@ -99,7 +98,7 @@ def build_ui(settings: UiSettings, jobs: Jobs | None = None) -> Guard:
 
     app = Starlette(
         routes=[Route("/static/{name}", static), *(route for room in rooms for route in room.routes())],
-        exception_handlers={HeadstartError: _told, HTTPException: _no_page, Refused: tell_refused},
+        exception_handlers={HeadstartError: _told, HTTPException: _no_page},
         lifespan=life,
     )
     app.state.screen = screen
