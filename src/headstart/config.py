@@ -15,6 +15,7 @@ OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam"
 LOSSES = ("cross-entropy", "mse")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
 TUNING_RATE = 5e-4  # of adam, at the top of one-cycle: weights that are good already take small steps
+TUNING_CLIP = 1.0  # longest gradient then: one photo that is hard at the top of the rate can undo all that was learned
 UNLIKE_RATE = 1.5e-3  # the same for photos that are not similar to those the weights come from: more has to change
 AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
 
@@ -71,6 +72,7 @@ class TrainConfig(LoopConfig):
     validation_fraction: float = 0.2  # share of the training photos, where the data bring no validation split
     batch_size: int = 0  # photos a step; 0: 128 from random weights, 32 from pretrained ones, fewer of few photos
     learning_rate: float = 0.0  # at its highest; 0: by the optimiser; pretrained 0.0005, 0.0015 where not similar
+    clip_norm: float = 0.0  # longest gradient of a step; 0: 1 from pretrained weights, else as long as it is
     augment: str = "auto"  # none, photos, digits, any-way-up, cifar; auto: none from random weights, else by similarity
     schedule: str = "one-cycle"  # of the learning rate: constant, step, cosine, one-cycle or plateau
     keep: str = "best"  # the weights of the best epoch by validation (see docs/transfer.md); last: of the last epoch
@@ -110,6 +112,8 @@ class TrainConfig(LoopConfig):
 
         >>> TrainConfig(net="lenet").filled().batch_size, TrainConfig(strategy="deeper").filled().batch_size
         (128, 32)
+        >>> TrainConfig(net="lenet").filled().clip_norm, TrainConfig(strategy="deeper").filled().clip_norm
+        (0.0, 1.0)
         """
         pretrained = self.net is None and self.strategy != "scratch"
         usual, steps = (32, 4) if pretrained else (128, 10)
@@ -120,6 +124,7 @@ class TrainConfig(LoopConfig):
             batch_size=self.batch_size or usual,
             augment="none" if self.augment == "auto" else self.augment,
             learning_rate=self.learning_rate or (TUNING_RATE if pretrained else 0.0),
+            clip_norm=self.clip_norm or (TUNING_CLIP if pretrained else 0.0),
         )
 
 
