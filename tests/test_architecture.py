@@ -130,6 +130,50 @@ def test_nothing_that_runs_code_from_data_or_takes_seconds_to_import_is_imported
     assert not (at_once & LAZY) - ({"torch"} if may else set())
 
 
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "runpy.run_path", "marshal.loads"}
+RUNS_CODE |= {"pickle.load", "pickle.loads", "pandas.read_pickle", "yaml.load", "yaml.unsafe_load", "shelve.open"}
+
+
+def calls_that_run_code(source: str) -> list[str]:
+    """The calls of a source text by which data could become code: see `RUNS_CODE`, and loaders that were not told."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        unsafe = (
+            name in RUNS_CODE
+            or (name == "torch.load" and told.get("weights_only") != "True")
+            or (name in ("np.load", "numpy.load") and told.get("allow_pickle") == "True")
+            or (name.startswith("subprocess.") and told.get("shell") == "True")
+            or name in ("torch.jit.load", "torch.hub.load", "torch.package.PackageImporter")
+        )
+        if unsafe:
+            found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_nothing_makes_code_of_data(path: Path) -> None:
+    """Figure F24: no use of eval, pickle, an unsafe torch.load and their like anywhere."""
+    assert calls_that_run_code(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_test_of_code_from_data_notices_each_way() -> None:
+    unsafe = (
+        "eval(x)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "os.system(name)",
+        "yaml.load(text)",
+    )
+    for line in (*unsafe, "np.load(path, allow_pickle=True)", "subprocess.run(name, shell=True)"):
+        assert calls_that_run_code(line), line
+    safe = "net.eval(); re.compile(x); torch.load(p, weights_only=True); safetensors.torch.load(d)"
+    assert calls_that_run_code(safe) == []
+
+
 def test_the_commands_can_be_listed_and_photos_predicted_without_loading_what_loads_torch() -> None:
     code = "import sys, headstart.cli, headstart.job, headstart.predict, headstart.runs; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

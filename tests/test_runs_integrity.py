@@ -20,6 +20,7 @@ from headstart.errors import HeadstartError, RunError
 from headstart.runs import guarded, load_run, modelfile
 from headstart.runs.places import FILES, MANIFEST
 from headstart.weights import digest
+from hostile_files import opened_files
 from make_run import CLASSES, small_classifier, small_rows, write_small_run
 
 NAMES = [*FILES, MANIFEST]
@@ -346,30 +347,6 @@ def test_a_path_that_is_recorded_in_a_run_is_never_followed(text: str, tmp_path:
     assert_inside(opened, path)
 
 
-class opened_files:  # noqa: N801 - used as a context manager
-    """Record every file this process opens: an audit hook cannot be removed, so one serves all."""
-
-    active: list[str] | None = None
-    hooked = False
-
-    def __enter__(self) -> list[str]:
-        if not opened_files.hooked:
-            sys.addaudithook(self.hook)
-            opened_files.hooked = True
-        opened_files.active = []
-        return opened_files.active
-
-    def __exit__(self, *_: object) -> None:
-        opened_files.active = None
-
-    @staticmethod
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if opened_files.active is not None and event == "open" and not isinstance(arguments[0], int):
-            opened_files.active.append(os.fsdecode(arguments[0]))
-        if opened_files.active is not None and event in ("exec", "subprocess.Popen", "os.system", "socket.connect"):
-            opened_files.active.append(f"<{event}>")
-
-
 def assert_inside(opened: list[str], folder: Path) -> None:
     """Nothing was opened but plain files of the folder, by their own names."""
     assert opened
@@ -404,42 +381,6 @@ def test_a_model_description_of_any_wrong_form_is_an_error_in_words(tmp_path: Pa
                 open_fully(path)
             assert "\n" not in str(caught.value)
             (path / "model.json").write_bytes(original)
-
-
-HOSTILE = [
-    b"",
-    b"cos\nsystem\n(S'true'\ntR.",
-    b"\x80\x04\x95",
-    b"PK\x03\x04",
-    b"\x93NUMPY",
-    b"{}",
-    b"[]",
-    b"null",
-    b"\xff\xfe{\x00",
-    b'{"a":NaN}',
-    b"<html>",
-    b"!!python/object/apply:os.system ['true']",
-    b"{" * 50,
-    b"\x00" * 64,
-]
-
-HARMLESS = [("plan.json", b"{}"), ("config.json", b"{}")]  # a plan and a config without entries are possible
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_foreign_content_under_any_file_name_of_a_run_is_refused_and_runs_nothing(name: str, tmp_path: Path) -> None:
-    path = write_small_run(tmp_path / "run").path
-    for content in HOSTILE:
-        (path / name).write_bytes(content)
-        for fitting in (False, True):
-            if fitting and (name in (MANIFEST, "report.html", "history.csv") or (name, content) in HARMLESS):
-                continue  # the manifest cannot fit, and the two others are never read by the program
-            if fitting:
-                reseal(path)
-            with opened_files() as opened, pytest.raises(HeadstartError) as caught:
-                open_fully(path)
-            assert not [event for event in opened if event.startswith("<")]
-            assert "\n" not in str(caught.value)
 
 
 def test_the_limits_hold_every_run_the_program_itself_can_write() -> None:

@@ -61,9 +61,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         document = json.loads(text)
     except OSError as error:
         raise RunError(f"cannot read the checkpoint {shown(path)}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise _damaged(path) from error
-    if _digest(text, tensors) != digest:
+    if not isinstance(document, dict) or _digest(text, tensors) != digest:
         raise _damaged(path)
     if document.get("schema") != SCHEMA:
         raise RunError(
