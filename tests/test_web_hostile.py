@@ -186,6 +186,52 @@ def test_no_name_runs_where_cells_and_answers_are_drawn_by_the_page(server: Serv
     is_clean(tab)
 
 
+def test_no_name_runs_where_data_jobs_and_similar_photos_are_shown(server: Server, tab: Any, place: Path) -> None:
+    """A folder with such a name, of copies, contradictions and files that are no photos, looked at and trained on."""
+    folder = place / f"<img src=x onerror={RUN}>"
+    folder.mkdir()
+    draw = np.random.default_rng(1)
+    rows = []
+    for number, label in enumerate(STRINGS[:12]):
+        name, content = label.replace("/", "_")[:100], commented(draw, 20 * number, label)
+        for copy, data in enumerate((content, content, b"no photo", commented(draw, 20 * number, label))):
+            (folder / f"{number}{name}{copy}.jpg").write_bytes(data)
+            rows.append((f"{number}{name}{copy}.jpg", STRINGS[number + (copy == 1)]))
+    with (folder / "photos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    data = str(folder / "photos.csv")
+    status, headers, _ = server.post_form("/data", data=data)
+    assert status == 303
+    scan = max(number for number in range(1, 30) if server.ask(f"/jobs/{number}")[0] == 200)
+    tab.goto(server.address + f"/jobs/{scan}")
+    assert server.wait(scan)["state"] == "done"
+    for address in (headers["location"], f"/jobs/{scan}", "/data", "/train"):
+        tab.goto(server.address + address)
+        tab.wait_for_load_state("networkidle")
+        for one in tab.locator("summary, main button:enabled").all()[:8]:
+            if one.is_visible() and "stop" not in (one.text_content() or "").lower():
+                one.click()
+                tab.wait_for_load_state("networkidle")
+        is_clean(tab)
+    tab.goto(server.address + headers["location"])
+    tab.wait_for_load_state("networkidle")
+    assert sum(text in tab.evaluate("document.documentElement.textContent") for text in STRINGS[:12]) >= 6
+    status, headers, _ = server.post_form("/train", data=data, name="hostile", strategy="head")
+    assert status == 303
+    tab.goto(server.address + headers["location"])
+    is_clean(tab)
+    server.wait(int(headers["location"].rpartition("/")[2]))
+    tab.reload()
+    tab.wait_for_load_state("networkidle")
+    is_clean(tab)
+    assert server.post_form("/runs/odd/data", data=str(place / "photos.csv"))[0] == 303
+    tab.goto(server.address + "/runs/odd/try")
+    tab.set_input_files("input[type=file]", str(next(place.glob("12*.jpg"))))
+    tab.wait_for_selector("img[src*='/training/']")  # the photos that are most like it, with their names
+    tab.wait_for_load_state("networkidle")
+    is_clean(tab)
+
+
 @pytest.mark.parametrize("content", [SVG, b"<html><script>window.ran=1</script>", b"<?xml version='1.0'?>" + SVG])
 def test_a_page_that_is_sent_as_a_photo_is_refused_and_never_sent_back(
     server: Server, tab: Any, content: bytes
