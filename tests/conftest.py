@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import web_browser
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -27,6 +29,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full"):
             item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that tests were left out for want of a browser, and what to install."""
+    if web_browser.missing():
+        terminalreporter.write_sep("=", "the pages were not tested in a browser", yellow=True, bold=True)
+        terminalreporter.write_line(web_browser.missing())
 
 
 @pytest.fixture(autouse=True, scope="session")

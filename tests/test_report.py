@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import web_browser
 from headstart.report import Maps, facts, make_thumbnail, render_report, shade_matrix
 from make_run import CLASSES, CONFIG, PLAN, small_metrics, small_rows
 
@@ -330,9 +330,9 @@ def test_the_command_can_be_pasted_into_a_shell_whatever_the_run_is_called() -> 
 
 @pytest.mark.full
 def test_a_browser_runs_nothing_and_reports_no_violation(tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = web_browser.CHROMIUM
     if browser is None:
-        pytest.skip("no Chromium here")
+        pytest.skip(web_browser.missing())
     metrics = small_metrics(small_rows())
     metrics["data"]["warnings"] = XSS
     (tmp_path / "page.html").write_text(render(metrics, thumbnail=lambda _: make_thumbnail(jpeg_with_secrets())))

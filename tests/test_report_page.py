@@ -1,7 +1,6 @@
 """The report in a real browser: nothing runs, nothing is asked for, and people can use it by any means they have."""
 
 import itertools
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from headstart.report import SMALL_SIDE, Maps, make_thumbnail, render_report
 from make_run import CONFIG, small_metrics, small_rows
+from web_browser import chromium
 
 INTERVAL = [0.8, 0.95]
 PLAN = {
@@ -81,14 +81,8 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium here: install chromium to run the tests of the report in a browser")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def a_picture(side: int) -> bytes:
