@@ -478,6 +478,39 @@ def test_a_file_with_a_tampered_weight_is_not_left_behind(
     assert files_under(tmp_path) == before and not (tmp_path / "new").exists()
 
 
+def spoilt(monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    """Let the files of a form be changed after they are written: a few hundred weights in the middle of the largest."""
+    form = formats.FORMATS[to]
+
+    def write(graph: Any, about: Any, folder: Path) -> None:
+        form.write(graph, about, folder)
+        file = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+        content = bytearray(file.read_bytes())
+        start = len(content) // 8 * 4
+        values = np.frombuffer(content[start : start + 1600], np.float32) * 3 + 0.5
+        content[start : start + 1600] = values.astype(np.float32).tobytes()
+        file.write_bytes(content)
+
+    monkeypatch.setitem(formats.FORMATS, to, dataclasses.replace(form, write=write))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("given", [True, False], ids=["own photos", "made-up photos"])
+def test_files_that_were_changed_on_the_way_are_not_left_behind_and_the_command_says_so(
+    to: str, given: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo_files(tmp_path / "photos")
+    before = files_under(tmp_path)
+    spoilt(monkeypatch, to)
+    words = ["export", str(run.path), "--to", to, "--out", str(tmp_path / "out"), "--quiet", "--threads", "1"]
+    assert main([*words, "--data", str(tmp_path / "photos")] if given else words) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert "does not say what the run says" in said.err and "Nothing was written" in said.err
+    assert ("synthetic" in said.err) != given
+    assert files_under(tmp_path) == before
+
+
 def test_an_older_export_survives_one_that_fails(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_run(run, "onnx", tmp_path / "out", threads=1)
     before = files_under(tmp_path)

@@ -220,6 +220,34 @@ def test_every_photo_gets_its_own_answer_however_many_wait(monkeypatch: pytest.M
     np.testing.assert_allclose(rows, classifier.probabilities_from_features(features), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("waiting", "batches"), [(100, [64, 36]), (5, [5]), (1, [1])])
+def test_photos_that_wait_are_computed_together_up_to_a_limit(
+    waiting: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Counting(FakeEngine):
+        def run(self, images: Any, cuts: Any) -> Any:
+            photos = list(images)
+            seen.append(len(photos))
+            return super().run(photos, cuts)
+
+    lanes, classifier = batcher(monkeypatch)
+    monkeypatch.setattr(type(classifier), "engine_for", lambda _self, _threads: Counting())
+
+    async def work() -> None:
+        photos = [asyncio.create_task(lanes.compute(np.zeros((224, 224, 3), np.uint8))) for _ in range(waiting)]
+        await asyncio.sleep(0)  # all of them wait before the engine is there
+        lanes.open()
+        await asyncio.gather(*photos)
+
+    try:
+        asyncio.run(work())
+    finally:
+        lanes.close()
+    assert seen == batches
+
+
 def test_a_photo_that_breaks_the_engine_is_an_error_of_its_own_request(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes, _ = batcher(monkeypatch)
     lanes.open()
