@@ -31,6 +31,16 @@ def _version(name: str) -> str:
         return "absent"
 
 
+def given_or_trained(run: Path | None, data: Path, place: Path) -> Path:
+    """A run: the one given, or one of `DATA/ants_bees` with a new last layer, written to `place`."""
+    if run is not None:
+        return run
+    import headstart
+    from headstart.config import TrainConfig
+
+    return headstart.train(data / "ants_bees", place, config=TrainConfig(strategy="head")).path
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median, smallest and largest, and how many: `4.31 [4.20-4.54], n = 5`."""
     low, middle, high = min(values), statistics.median(values), max(values)

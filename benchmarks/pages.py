@@ -24,11 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from harness import machine, spread
+from harness import given_or_trained, machine, spread
 from playwright.sync_api import sync_playwright
-
-import headstart
-from headstart.config import TrainConfig
 
 PAGES = ("/", "/train", "/data", "/learn", "/learn/convolution", "/learn/windows", "/learn/pooling", "/learn/filters")
 PAGES += ("/learn/rate", "/learn/dropout", "/learn/cases?run=RUN", "/runs/RUN", "/runs/RUN/report", "/runs/RUN/try")
@@ -131,10 +128,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
         runs.mkdir()
-        if given.run is None:
-            headstart.train(given.data / "ants_bees", runs / "run", config=TrainConfig(strategy="head"))
-        else:
-            shutil.copytree(given.run, runs / "run")
+        if (path := given_or_trained(given.run, given.data, runs / "run")) != runs / "run":
+            shutil.copytree(path, runs / "run")
         with serving(runs) as address, sync_playwright() as play:
             browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             print(f"Chromium {browser.version}; first paint, seconds", flush=True)

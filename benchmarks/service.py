@@ -3,20 +3,22 @@
     python benchmarks/service.py DATA [--run RUN] [--seconds 20] [--rounds 3]
 
 DATA holds ants_bees; see CONTRIBUTING.md. Without RUN, one is trained on it. The clients are raw sockets in this
-process and share the processors with the server. Three measurements:
+process and share the processors with the server.
 
 closed    so many clients, each sends its next photo when it has its answer; beside the library (`Run.predict` on the
           same photos) in alternating rounds
 overload  photos are sent on a fixed schedule at three times the throughput, whatever becomes of them; beside it, a
-          client that asks /healthz every 50 ms
+          client that asks /healthz every 50 ms; then, how long until a photo takes no longer than before
+slow      one client alone, and beside 200 connections that send a byte a second, in alternating rounds
+kills     every decoder is killed; how long until a photo is answered again
 curl      50 requests by curl, one after the other
 """
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,150 +27,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import machine, spread
+from harness import given_or_trained, machine, spread
+from load import HEALTH, beside_trickling, closed, overload, quantile, request
 
 import headstart
-from headstart.config import TrainConfig
 from headstart.readers.walk import walk
 from headstart.runs import Run
 
 CLIENTS = (1, 4, 16, 64)
 QUEUE = 128
 OVERLOAD = 3
-OPEN_CONNECTIONS = 400
-
-
-@dataclass
-class Tally:
-    """What became of requests."""
-
-    seconds: list[float] = field(default_factory=list)  # of those answered with 200
-    refused: list[float] = field(default_factory=list)  # of those answered with 503
-    statuses: Counter[int] = field(default_factory=Counter)
-    without_retry: int = 0
-    broken: int = 0
-
-    def add(self, status: int, seconds: float, head: bytes) -> None:
-        """Count an answer."""
-        self.statuses[status] += 1
-        if status == 200:
-            self.seconds.append(seconds)
-        elif status == 503:
-            self.refused.append(seconds)
-            self.without_retry += b"\r\nretry-after:" not in head.lower()
-
-    def to_text(self, wall: float) -> str:
-        """One line."""
-        return (
-            f"{len(self.seconds) / wall:6.1f} photos/s, p50 {quantile(self.seconds, 0.5):6.0f} ms, "
-            f"p99 {quantile(self.seconds, 0.99):6.0f} ms, statuses {dict(self.statuses)}, "
-            f"{self.broken} broken connections, {self.without_retry} refusals without Retry-After"
-        )
-
-
-def quantile(seconds: list[float], share: float) -> float:
-    """In milliseconds."""
-    return 1000 * sorted(seconds)[min(int(share * len(seconds)), len(seconds) - 1)] if seconds else float("nan")
-
-
-def request(photo: bytes) -> bytes:
-    lines = (
-        "POST /v1/predict HTTP/1.1",
-        "Host: localhost",
-        "Content-Type: image/jpeg",
-        f"Content-Length: {len(photo)}",
-    )
-    return "\r\n".join([*lines, "", ""]).encode() + photo
-
-
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-class Client:
-    """One connection that is kept."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.pipe: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def send(self, content: bytes, tally: Tally) -> None:
-        """Send a request and count its answer."""
-        began = time.perf_counter()
-        try:
-            if self.pipe is not None and self.pipe[0].at_eof():
-                self.close()  # the server ended it while it was idle
-            if self.pipe is None:
-                self.pipe = await asyncio.open_connection("127.0.0.1", self.port)
-            reader, writer = self.pipe
-            writer.write(content)
-            await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            await reader.readexactly(size)
-            tally.add(int(head.split(b" ", 2)[1]), time.perf_counter() - began, head)
-            if b"connection: close" in head.lower():
-                self.close()
-        except (OSError, asyncio.IncompleteReadError):
-            tally.broken += 1
-            self.close()
-
-    def close(self) -> None:
-        """Leave."""
-        if self.pipe is not None:
-            self.pipe[1].close()
-            self.pipe = None
-
-
-async def closed(port: int, requests: list[bytes], clients: int, seconds: float) -> tuple[Tally, float]:
-    """So many clients at a time, each with one request under way."""
-    tally, supply = Tally(), itertools.cycle(requests)
-    began = time.perf_counter()
-
-    async def loop() -> None:
-        client = Client(port)
-        while time.perf_counter() - began < seconds:
-            await client.send(next(supply), tally)
-        client.close()
-
-    await asyncio.gather(*(loop() for _ in range(clients)))
-    return tally, time.perf_counter() - began
-
-
-async def overload(port: int, requests: list[bytes], rate: float, seconds: float) -> tuple[Tally, Tally, float]:
-    """Requests at fixed moments; a client that is free takes the next, and their number has an end."""
-    tally, health = Tally(), Tally()
-    supply = itertools.cycle(requests)
-    free = [Client(port) for _ in range(OPEN_CONNECTIONS)]
-    under_way: set[asyncio.Task[None]] = set()
-    began = time.perf_counter()
-
-    async def one(client: Client, content: bytes) -> None:
-        await client.send(content, tally)
-        free.append(client)
-
-    async def watch() -> None:
-        client = Client(port)
-        while time.perf_counter() - began < seconds:
-            await client.send(HEALTH, health)
-            await asyncio.sleep(0.05)
-
-    watching = asyncio.create_task(watch())
-    for number in range(int(rate * seconds)):
-        delay = began + number / rate - time.perf_counter()
-        if delay > 0:
-            await asyncio.sleep(delay)
-        if free:
-            task = asyncio.create_task(one(free.pop(), next(supply)))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        else:
-            tally.statuses[0] += 1  # not sent
-    wall = time.perf_counter() - began
-    await asyncio.gather(*under_way, watching)
-    return tally, health, wall
+TRICKLING = 200
+KILLS = 10
 
 
 @contextmanager
@@ -218,14 +90,15 @@ def main() -> None:
     given = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
-        path = given.run or Path(folder) / "run"
-        if given.run is None:
-            headstart.train(given.data / "ants_bees", path, config=TrainConfig(strategy="head"))
+        path = given_or_trained(given.run, given.data, Path(folder) / "run")
         run = headstart.load(path)
         files = [given.data / "ants_bees" / name for name in walk(given.data / "ants_bees").files][:128]
         photos = [file.read_bytes() for file in files]
         with serving(path) as (port, pid):
             measure(run, photos, port, pid, given.seconds, given.rounds)
+            requests = [request(photo) for photo in photos]
+            slow_clients(port, requests, max(given.seconds, 20), given.rounds)
+            kills(port, pid, requests[0])
             curl(port, files[:50])
 
 
@@ -251,14 +124,57 @@ def measure(run: Run, photos: list[bytes], port: int, pid: int, seconds: float, 
         tally, wall = asyncio.run(closed(port, requests, clients, seconds))
         print(f"{clients:>2} clients: {tally.to_text(wall)}")
     print(f"limit of p99: {1500 * QUEUE / best:.0f} ms (1.5 x queue / throughput)")
+    alone, _ = asyncio.run(closed(port, requests, 1, 5))
     before = resident(pid)
-    tally, health, wall = asyncio.run(overload(port, requests, OVERLOAD * best, seconds))
-    after, _ = asyncio.run(closed(port, requests, 1, 2))
-    print(f"overload: {tally.to_text(wall)}; goodput {len(tally.seconds) / wall / best:.2f} of the throughput")
-    print(
-        f"  refusals p99 {quantile(tally.refused, 0.99):.0f} ms; /healthz p99 {quantile(health.seconds, 0.99):.0f} ms"
-    )
-    print(f"  memory {before:.0f} -> {resident(pid):.0f} MB; afterwards p50 {quantile(after.seconds, 0.5):.0f} ms")
+    for _ in range(rounds):
+        tally, health, wall = asyncio.run(overload(port, requests, OVERLOAD * best, seconds))
+        back = until_normal(port, requests[0], 2 * quantile(alone.seconds, 0.5) / 1000)
+        print(f"overload: {tally.to_text(wall)}; goodput {len(tally.seconds) / wall / best:.2f} of the throughput")
+        print(f"  refusals p99 {quantile(tally.refused, 0.99):.0f} ms; ", end="")
+        print(f"/healthz p99 {quantile(health.seconds, 0.99):.0f} ms, statuses {dict(health.statuses)}")
+        print(f"  memory {before:.0f} -> {resident(pid):.0f} MB; as before {back:.2f} s after the end")
+
+
+def until_normal(port: int, content: bytes, usual: float) -> float:
+    """Seconds until a photo takes no longer than `usual` seconds."""
+    began = time.perf_counter()
+    while True:
+        sent = time.perf_counter()
+        tally, _ = asyncio.run(closed(port, [content], 1, 1e-4))
+        if tally.statuses[200] and tally.seconds[0] <= usual:
+            return sent - began
+
+
+def slow_clients(port: int, requests: list[bytes], seconds: float, rounds: int) -> None:
+    ratios = []
+    for _ in range(rounds):
+        idle, _ = asyncio.run(closed(port, requests, 1, seconds))
+        tally, ended = asyncio.run(beside_trickling(port, requests, TRICKLING, seconds))
+        ratios.append(quantile(tally.seconds, 0.99) / quantile(idle.seconds, 0.99))
+        print(f"one client alone: p99 {quantile(idle.seconds, 0.99):.0f} ms; beside {TRICKLING} that trickle: ", end="")
+        print(f"{quantile(tally.seconds, 0.99):.0f} ms, statuses {dict(tally.statuses)}; {ended} of them were ended")
+    print(f"p99 beside connections that trickle, times that alone: {spread(ratios)}")
+
+
+def kills(port: int, pid: int, content: bytes) -> None:
+    found, asked = [], Counter[int]()
+    for _ in range(KILLS):
+        for decoder in decoders(pid):
+            os.kill(decoder, signal.SIGKILL)
+        began = time.perf_counter()
+        while True:
+            tally, _ = asyncio.run(closed(port, [content], 1, 1e-4))
+            asked += tally.statuses
+            if tally.statuses[200]:
+                break
+        found.append(time.perf_counter() - began)
+    print(f"every decoder killed, seconds until a photo is answered: {spread(found)}; statuses {dict(asked)}")
+
+
+def decoders(pid: int) -> list[int]:
+    """Process ids."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [int(one) for one in children if b"service.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def curl(port: int, files: list[Path]) -> None:
