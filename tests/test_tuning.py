@@ -17,7 +17,8 @@ from headstart.training.loop import fit
 from headstart.training.optimisers import make_optimiser, set_rate
 from headstart.training.presets import find_preset
 from headstart.training.streamed import read_pixels
-from headstart.transfer.activations import CachedBatches, cache_activations
+from headstart.transfer import activations
+from headstart.transfer.activations import CachedBatches, KeptViews, cache_activations
 from headstart.transfer.tail import Tail, last_layer, load_beginning
 from headstart.weights import tensors_of
 
@@ -100,7 +101,7 @@ def test_activations_are_those_of_the_net_and_views_those_of_changed_photos(back
     fill = torch.tensor(backbone.preprocessing.mean).reshape(-1, 1, 1)
     for photo in range(3):
         batch = plain[photo : photo + 1].expand(2, -1, -1, -1).contiguous()
-        drawn = augment.draw(2, (3, 224, 224), seeded(7, 1, photo))
+        drawn = augment.draw(2, (3, 224, 224), seeded(7, 1, int(rows[photo])))
         changed = augment.apply(batch, drawn, fill).round().clamp(0, 255)
         views = torch.cat([plain[photo : photo + 1].float(), changed])
         with torch.no_grad():
@@ -109,6 +110,40 @@ def test_activations_are_those_of_the_net_and_views_those_of_changed_photos(back
     assert not np.allclose(found[0, 0], found[0, 1], atol=0.1)
     again = cache_activations(dataset, rows, backbone, "stage6", views=3, augment=augment, seed=7, threads=1)
     assert np.array_equal(again, found)
+
+
+def test_views_that_were_kept_are_those_of_a_fresh_computation_and_are_computed_once(
+    backbone: Backbone, photo_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset: Dataset = open_dataset(photo_folder)
+    augment, computed = find_preset("digits"), []
+    fresh = cache_activations
+
+    def counted(*given, **named):
+        computed.append((named["views"], given[1].tolist()))
+        return fresh(*given, **named)
+
+    monkeypatch.setattr(activations, "cache_activations", counted)
+    kept = KeptViews(dataset, backbone, "stage6", views=3, augment=augment, seed=7)
+    first, held = kept.of(np.array([0, 5, 30])), kept.of(np.array([7, 2]), plain=True)
+    # another training: two of the old ones, one that was held out; held out is one that was trained on
+    second, other = kept.of(np.array([30, 7, 0])), kept.of(np.array([5]), plain=True)
+    everything = kept.of(np.array([0, 2, 5, 7, 30]))
+    assert computed == [(3, [0, 5, 30]), (1, [7, 2]), (3, [7]), (3, [2])]
+    assert (held.shape, other.shape, everything.shape) == ((2, 1, 9408), (1, 1, 9408), (5, 3, 9408))
+    for views, rows in ((first, [0, 5, 30]), (second, [30, 7, 0]), (everything, [0, 2, 5, 7, 30])):
+        expected = fresh(dataset, np.array(rows), backbone, "stage6", views=3, augment=augment, seed=7)
+        photos, taken = np.repeat(np.arange(len(rows)), 3), np.tile(np.arange(3), len(rows))
+        assert np.array_equal(views[photos, taken], expected.reshape(len(photos), -1))
+    assert np.array_equal(held[np.array([0]), np.array([0])][0], everything[np.array([3]), np.array([0])][0])
+    assert np.array_equal(other[np.array([0]), np.array([0])], first[np.array([1]), np.array([0])])
+    given = CachedBatches(second, (192, 7, 7), np.array([0, 1, 0]), classes=2, batch_size=2, seed=1)
+    expected = CachedBatches(
+        second[np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)].reshape(3, 3, -1),
+        (192, 7, 7), np.array([0, 1, 0]), classes=2, batch_size=2, seed=1,
+    )  # fmt: skip
+    for (images, labels), (same, told) in zip(given.epoch(4), expected.epoch(4), strict=True):
+        assert torch.equal(images, same) and torch.equal(labels, told)
 
 
 def test_an_average_over_the_map_is_the_feature_of_the_cut(backbone: Backbone, photo_folder) -> None:

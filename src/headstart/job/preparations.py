@@ -26,7 +26,7 @@ from headstart.training.distributed import Place
 from headstart.training.optimisers import usual_rate
 from headstart.training.presets import find_preset
 from headstart.training.streamed import load_batches
-from headstart.transfer.activations import CachedBatches, cache_activations
+from headstart.transfer.activations import CachedBatches, KeptViews
 from headstart.transfer.tail import Tail, load_beginning
 
 PEAK = 3.0  # times the usual rate, where a schedule climbs to it slowly and spends few steps there
@@ -139,8 +139,9 @@ def prepare_deeper(
     among: Place,
     quiet: bool,
     say: Say,
+    kept: KeptViews | None = None,
 ) -> Preparation:
-    """The end of the pretrained net, from what its frozen beginning makes of the photos."""
+    """The end of the pretrained net, from what its frozen beginning makes of the photos; some of that may be `kept`."""
     backbone = _needed(backbone)
     config = config.filled(len(material.split.train))
     split, labels = material.split, material.dataset.labels()
@@ -154,22 +155,20 @@ def prepare_deeper(
     shape = channels, height, width
     options = {**backbone.net_options, "classes": classes}
     tail = Tail(backbone.net(), cut, starting_head(material, config), classes)
-    say(f"computing what the frozen part makes of {len(split.train):,} training photos, {views} views of each")
-    with Progress(len(split.train) + len(split.validation), "photos", quiet=quiet) as progress:
-        common: dict[str, Any] = {"engine": config.engine, "threads": config.threads, "progress": progress}
-        own = cache_activations(
-            material.dataset, split.train, backbone, cut, views=views, augment=augment, seed=config.seed, **common
-        )
-        held = (
-            cache_activations(material.dataset, split.validation, backbone, cut, **common)
-            if len(split.validation)
-            else None
-        )
+    if kept is None:
+        known: dict[str, Any] = {"engine": config.engine, "threads": config.threads, "seed": config.seed}
+        kept = KeptViews(material.dataset, backbone, cut, views=views, augment=augment, **known)
+    missing = len(kept.missing(split.train))
+    if missing:
+        say(f"computing what the frozen part makes of {missing:,} training photos, {views} views of each")
+    with Progress(missing + len(kept.missing(split.validation, plain=True)), "photos", quiet=quiet) as progress:
+        own = kept.of(split.train, progress=progress)
+        held = kept.of(split.validation, plain=True, progress=progress)
     trained_numbers = sum(parameter.numel() for parameter in tail.parameters())
     counted: dict[str, Any] = {"classes": classes, "seed": config.seed}
     checked = None
-    if held is not None:
-        size = min(config.batch_size, len(held))
+    if len(split.validation):
+        size = min(config.batch_size, len(split.validation))
         checked = CachedBatches(held, shape, labels[split.validation], batch_size=size, shuffle=False, **counted)
     return Preparation(
         tail,
@@ -183,7 +182,7 @@ def prepare_deeper(
             "each photo.",
         ),
         told={"backbone": backbone.name, "trained_behind": cut, "views": views, "augment": config.augment},
-        again=lambda others: prepare_deeper(others, config, backbone, among=among, quiet=quiet, say=say),
+        again=lambda others: prepare_deeper(others, config, backbone, among=among, quiet=quiet, say=say, kept=kept),
     )
 
 

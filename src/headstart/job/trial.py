@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,7 @@ class _Trial:
     config: TrainConfig
     quiet: bool
     say: Say
+    again: Callable[[Material], Preparation] | None = None  # the same with other photos, where much can be kept
 
     def run(self, best: Answers, left: float) -> tuple[Tried, Answers]:
         """Train it, if `left` seconds are enough, and compare."""
@@ -142,8 +144,12 @@ class _Trial:
         material = dataclasses.replace(
             self.material, split=with_validation(self.material.split, self.config.seed, fold=fold)
         )
-        prepare = PREPARATIONS[self.strategy]
-        ready = prepare(material, asked, self.backbone, among=ALONE, quiet=self.quiet, say=self.say)
+        if self.again is not None:
+            ready = self.again(material)
+        else:
+            prepare = PREPARATIONS[self.strategy]
+            ready = prepare(material, asked, self.backbone, among=ALONE, quiet=self.quiet, say=self.say)
+            self.again = ready.again
         checked = ready.validation
         if checked is None:
             raise ConfigError("a network is tried on photos set apart for that; there are none")

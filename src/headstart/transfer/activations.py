@@ -8,6 +8,7 @@ them at random.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,65 @@ GROUP = 16  # photos that are decoded together
 LARGEST = 65504.0  # of a number of 16 bits
 
 
+class Views:
+    """The views of some photos, which lie in several arrays; indexed like one of `shape` by photos and views.
+
+    Args:
+        parts: arrays of (photos, views, length).
+        places: of each photo: which part, and which row of it.
+        views: of each photo; a part may have more.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Float16[np.ndarray, "_ _ length"]],
+        places: Sequence[tuple[int, int]],
+        views: int,
+    ) -> None:
+        self.shape = len(places), views, parts[0].shape[2] if parts else 0
+        self._parts, self._places = parts, places
+
+    def __getitem__(
+        self, wanted: tuple[Int64[np.ndarray, "taken"], Int64[np.ndarray, "taken"]]
+    ) -> Float16[np.ndarray, "taken length"]:
+        found = np.empty((len(wanted[0]), self.shape[2]), np.float16)
+        for row, (photo, view) in enumerate(zip(*wanted, strict=True)):
+            part, place = self._places[photo]
+            found[row] = self._parts[part][place, view]
+        return found
+
+
+class KeptViews:
+    """Views of photos for several trainings on different ones of them: what was computed once is not computed again.
+
+    Args:
+        dataset, backbone, cut, views, augment, engine, threads, seed: as of `cache_activations`.
+    """
+
+    def __init__(self, dataset: Dataset, backbone: Backbone, cut: str, *, views: int, **settings: Any) -> None:
+        self.views = views
+        self._given, self._settings = (dataset, backbone, cut), settings
+        self._parts: list[Float16[np.ndarray, "_ _ length"]] = []
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def missing(self, indices: Int64[np.ndarray, "photos"], *, plain: bool = False) -> list[int]:
+        """The photos whose views are still to be computed."""
+        wanted, places, parts = 1 if plain else self.views, self._places, self._parts
+        return [at for at in indices.tolist() if at not in places or parts[places[at][0]].shape[1] < wanted]
+
+    def of(
+        self, indices: Int64[np.ndarray, "photos"], *, plain: bool = False, progress: Progress | None = None
+    ) -> Views:
+        """The views of photos; `plain`: the photos as they are alone."""
+        wanted = 1 if plain else self.views
+        if missing := self.missing(indices, plain=plain):
+            dataset, backbone, cut = self._given
+            settings = self._settings | ({"augment": None} if plain else {}) | {"views": wanted, "progress": progress}
+            self._parts.append(cache_activations(dataset, np.array(missing), backbone, cut, **settings))
+            self._places |= {at: (len(self._parts) - 1, row) for row, at in enumerate(missing)}
+        return Views(self._parts, [self._places[at] for at in indices.tolist()], wanted)
+
+
 class CachedBatches:
     """Batches of cached activations; the same (seed, epoch) gives the same batches, bit for bit.
 
@@ -42,7 +102,7 @@ class CachedBatches:
 
     def __init__(
         self,
-        maps: Float16[np.ndarray, "photos views length"],
+        maps: "Float16[np.ndarray, 'photos views length'] | Views",
         shape: tuple[int, int, int],
         labels: Int64[np.ndarray, "photos"],
         *,
@@ -51,10 +111,11 @@ class CachedBatches:
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        self.order = BatchOrder(images=len(maps), batch_size=batch_size, shuffle=shuffle, seed=seed)
+        images = maps.shape[0]
+        self.order = BatchOrder(images=images, batch_size=batch_size, shuffle=shuffle, seed=seed)
         self.labels = torch.from_numpy(labels)
-        check_labels(self.labels, len(maps), classes)
-        self.images, self.classes, self.shape, self.steps = len(maps), classes, shape, self.order.steps
+        check_labels(self.labels, images, classes)
+        self.images, self.classes, self.shape, self.steps = images, classes, shape, self.order.steps
         self._maps = maps
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,7 +157,7 @@ def cache_activations(
         views: of each photo, the first as it is.
         augment: makes the others; None allows one view.
         engine, threads: as of `headstart.backbones.engines.open_engine`.
-        seed: of the changes; those of a photo depend on it, the photo's place in `indices`, and the view.
+        seed: of the changes; those of a photo depend on it, the photo's place in `dataset.photos`, and the view.
         progress: told of every finished photo.
 
     Returns:
@@ -145,7 +206,9 @@ def _views(
             for planes in group:
                 yield photo * views, np.ascontiguousarray(planes.transpose(1, 2, 0))
                 if augment is not None and views > 1:
-                    for view, changed in enumerate(_changed(planes, views - 1, augment, fill, seed, photo), start=1):
+                    for view, changed in enumerate(
+                        _changed(planes, views - 1, augment, fill, seed, places[photo]), start=1
+                    ):
                         yield photo * views + view, changed
                 photo += 1
 

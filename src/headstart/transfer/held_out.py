@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from headstart.heads.calibration import tempered_losses
 from headstart.transfer.probes import mean_and_error
 
-CLEARLY = 3.0  # standard errors of a log loss; within it a second look at other photos may well say the contrary
+CLEARLY = 2.0  # standard errors of a log loss; within it a second look at other photos may well say the contrary
 
 Fold = tuple[Float[np.ndarray, "photos classes"], Int64[np.ndarray, "photos"]]  # logits, labels
 
