@@ -15,6 +15,7 @@ OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam"
 LOSSES = ("cross-entropy", "mse")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
 TUNING_RATE = 5e-4  # of adam, at the top of one-cycle: weights that are good already take small steps
+MANY = 2_000  # training photos from which views of each are worth less than the room they take
 TUNING_CLIP = 1.0  # longest gradient then: one photo that is hard at the top of the rate can undo all that was learned
 UNLIKE_RATE = 1.5e-3  # the same for photos that are not similar to those the weights come from: more has to change
 AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
@@ -60,7 +61,7 @@ class TrainConfig(LoopConfig):
     budget: float = 300.0  # seconds that auto may spend on trying what is more than a new last layer
     large: bool = False  # count the photos as many, whatever the rule says
     cut: str = "pooled"  # where the backbone is sliced off; where deeper begins to train
-    views: int = 4  # of each photo, changed by `augment`, that deeper keeps; 1: the photos as they are
+    views: int = 0  # of each photo, changed by `augment`, that deeper keeps; 1: as it is; 0: 8, or 4 from 2,000 photos
     head: str = "auto"  # a name of headstart.heads.HEADS, or auto: the lower held-out log loss
     class_weights: str = "none"  # balanced: every class counts the same, however few its photos
     test_fraction: float = 0.2  # share of the photos held out once, where the data bring no test split
@@ -123,6 +124,7 @@ class TrainConfig(LoopConfig):
             self,
             batch_size=self.batch_size or usual,
             augment="none" if self.augment == "auto" else self.augment,
+            views=self.views or (4 if photos >= MANY else 8),
             learning_rate=self.learning_rate or (TUNING_RATE if pretrained else 0.0),
             clip_norm=self.clip_norm or (TUNING_CLIP if pretrained else 0.0),
         )
@@ -147,7 +149,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
     "batch_size": (0, 1_000_000),
     "budget": (0, 1e9),
-    "views": (1, 64),
+    "views": (0, 64),
     "learning_rate": (0, 100),
     "momentum": (0, 0.9999),
     "label_smoothing": (0, 0.9),

@@ -132,7 +132,7 @@ class _Trial:
         asked = named_net(asked) if self.strategy == "scratch" else self.standing.with_choices(asked)
         begun = time.perf_counter()
         epoch = _seconds_a_photo(self.strategy, self.backbone, len(self.material.dataset.classes)) * len(split.train)
-        views = asked.views if self.strategy == "deeper" else 1
+        views = asked.filled(len(split.train)).views if self.strategy == "deeper" else 1
         first = SECONDS_A_VIEW * (views * len(split.train) + len(split.validation))
         epochs = min(asked.epochs, int((left - first - (time.perf_counter() - begun)) / epoch))
         if epochs >= FEWEST_EPOCHS:
