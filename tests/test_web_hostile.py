@@ -18,6 +18,8 @@ from headstart.config import TrainConfig
 from web_browser import chromium
 from web_server import Server, serving
 
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'headstart[test]'")
+
 RUN = "window.ran=(window.ran||0)+1"
 #: each would run `RUN` where a page forgot to escape in one of the places that a name gets to
 STRINGS = (
@@ -128,10 +130,19 @@ def tab(browser: Any) -> Iterator[Any]:
     assert odd == []
 
 
+STATE = """[window.ran || 0, window.violations, document.querySelectorAll('base, iframe, object, img[src=x]').length]"""
+
+
 def is_clean(tab: Any) -> None:
-    assert tab.evaluate("window.ran || 0") == 0, tab.url
-    assert tab.evaluate("window.violations") == [], tab.url
-    assert tab.evaluate("document.querySelectorAll('base, iframe, object, img[src=x]').length") == 0, tab.url
+    for attempt in range(5):
+        try:
+            state = tab.evaluate(STATE)
+            break
+        except playwright.Error as error:  # the page of a job goes on to its result by itself
+            if attempt == 4 or "context was destroyed" not in str(error):
+                raise
+            tab.wait_for_load_state("networkidle")
+    assert state == [0, [], 0], tab.url
 
 
 def test_forty_different_strings() -> None:
@@ -208,7 +219,7 @@ def test_no_name_runs_where_data_jobs_and_similar_photos_are_shown(server: Serve
     for address in (headers["location"], f"/jobs/{scan}", "/data", "/train"):
         tab.goto(server.address + address)
         tab.wait_for_load_state("networkidle")
-        for one in tab.locator("summary, main button:enabled").all()[:8]:
+        for one in tab.locator("summary, main button[type=button]:enabled").all()[:8]:
             if one.is_visible() and "stop" not in (one.text_content() or "").lower():
                 one.click()
                 tab.wait_for_load_state("networkidle")
