@@ -15,9 +15,9 @@ OPTIMISERS = ("sgd", "rmsprop", "adagrad", "adadelta", "adam", "adamax", "nadam"
 LOSSES = ("cross-entropy", "mse")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle", "plateau")
 TUNING_RATE = 5e-4  # of adam, at the top of one-cycle: weights that are good already take small steps
-MANY = 2_000  # training photos from which views of each are worth less than the room they take
-TUNING_CLIP = 1.0  # longest gradient then: one photo that is hard at the top of the rate can undo all that was learned
 UNLIKE_RATE = 1.5e-3  # the same for photos that are not similar to those the weights come from: more has to change
+TUNING_CLIP = 1.0  # longest gradient then: one photo that is hard at the top of the rate can undo all that was learned
+MANY = 2_000  # training photos from which views of each are worth less than the room they take
 AUGMENTS = ("none", "photos", "digits", "any-way-up", "cifar")
 
 

@@ -101,7 +101,7 @@ NETWORK = (
     ("--weight-decay", float, "Weights shrink by the rate times this, every step. Default 0; adamw 0.004."),
     ("--l1", float, "Times the sum of the weights' sizes, added to the loss. Default 0."),
     ("--l2", float, "Times the sum of the weights' squares, added to the loss. Default 0."),
-    ("--clip-norm", float, "Longest gradient of a step. Default 0: as long as it is."),
+    ("--clip-norm", float, "Longest gradient of a step. Default: 1 from pretrained weights, else as long as it is."),
     ("--augment", str, "none, photos, digits, any-way-up or cifar: change the training photos. Default: by strategy."),
     ("--views", int, "Of each photo, changed by --augment, that deeper keeps. Default 8; 4 from 2,000 photos."),
     ("--mixup", float, "Alpha of the Beta distribution that photos are mixed by. Default 0: not mixed."),

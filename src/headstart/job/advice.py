@@ -359,9 +359,8 @@ def _minutes(seconds: float) -> str:
 
 def least_cost(config: TrainConfig, photos: int) -> float:
     """Seconds below which trying strategy deeper makes no sense, known without trying."""
-    return (
-        photos * (config.filled(photos).views * SECONDS_A_VIEW + FEWEST_EPOCHS * SECONDS_A_STEP) / 4
-    )  # a machine may be quick
+    a_photo = config.filled(photos).views * SECONDS_A_VIEW + FEWEST_EPOCHS * SECONDS_A_STEP
+    return photos * a_photo / 4  # a machine may be quick
 
 
 def candidate_of(
