@@ -404,6 +404,8 @@ def test_a_network_that_wins_by_little_is_trained_once_more_and_must_win_on_both
 
 @pytest.mark.usefixtures("ready_cache")
 def test_a_head_and_a_network_that_say_the_same_are_equally_good(photo_folder: Path) -> None:
+    import dataclasses
+
     from headstart.backbones import open_backbone
     from headstart.heads.calibration import tempered_losses
     from headstart.job.advice import fit_at, judged_at
@@ -415,6 +417,10 @@ def test_a_head_and_a_network_that_say_the_same_are_equally_good(photo_folder: P
     material = look(open_dataset(photo_folder), config, backbone, folds=5, quiet=True, say=print)
     fitted = fit_at(material, config, "pooled")
     judged = judged_at(material, config, "pooled", fitted)
+    assert len(to_beat(material, "pooled", fitted, judged).folds) == 2
+    moved = np.where(material.split.folds == 1, 2, material.split.folds)  # photos that belong together fill few folds
+    bare = dataclasses.replace(material, split=dataclasses.replace(material.split, folds=moved))
+    assert len(to_beat(bare, "pooled", fitted, judged).folds) == 1
     found = to_beat(material, "pooled", fitted, judged).held_out(1).losses
     # the oracle: the same photos by ridge that was fitted to the other folds with the same strength
     first, train = material.split.folds == 0, material.split.train

@@ -208,7 +208,10 @@ def to_beat(material: Material, cut: str, fitted: FittedHead, judged: Probe) -> 
         scores = fitted.head.logits(material.survey.features[cut][validation])
         return Answers("the head", ((scores, material.labels(validation)),))
     labels = material.labels(material.split.train)
-    return Answers("the head", tuple((judged.scores[folds == k], labels[folds == k]) for k in range(LOOKS)))
+    parts = [
+        folds == number for number in range(LOOKS)
+    ]  # the second may be empty where copies and groups fill one fold
+    return Answers("the head", tuple((judged.scores[part], labels[part]) for part in parts if part.any()))
 
 
 def _told(advice: Advice | None, tried: Sequence[Tried], outlook: Outlook | None) -> dict[str, Any]:
